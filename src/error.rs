@@ -165,6 +165,11 @@ impl ServerCode {
         self.0 / 1000 == 401
     }
 
+    /// The server refuses for now: its cache is not filled yet, or another request for the same instance is under way.
+    const fn is_momentary(self) -> bool {
+        matches!(self, Self::CLIENT_API_NOT_OPEN | Self::SAME_INSTANCE_REQUEST)
+    }
+
     /// The one table from a server's code to what it means for the caller: kind, and whether another try can help.
     fn classify(self) -> (ErrorKind, bool) {
         match self {
@@ -174,7 +179,7 @@ impl ServerCode {
             Self::NOT_FOUND_SERVICE | Self::NOT_FOUND_NAMESPACE => (ErrorKind::ServiceNotFound, false),
             Self::NOT_FOUND_RESOURCE => (ErrorKind::NotFound, false),
             Self(409_000) => (ErrorKind::Conflict, false),
-            Self(code) if code / 1000 == 400 => (ErrorKind::InvalidArgument, false),
+            Self(code) if code / 1000 == 400 && !self.is_momentary() => (ErrorKind::InvalidArgument, false),
             _ => (ErrorKind::Server, true),
         }
     }

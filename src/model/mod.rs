@@ -1,0 +1,14 @@
+//! The vocabulary: what a service, an instance, a request and an answer are.
+//!
+//! A domain type knows nothing of protobuf, YAML, sockets or clocks. Snapshots are immutable once built and shared by
+//! pointer; whatever changes (health by breaker, load, freshness) lives beside them, with its owner.
+
+pub(crate) mod build;
+pub(crate) mod call;
+pub(crate) mod instance;
+pub(crate) mod key;
+pub(crate) mod location;
+pub(crate) mod metadata;
+pub(crate) mod request;
+pub(crate) mod service;
+pub(crate) mod snapshot;

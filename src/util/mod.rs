@@ -1,0 +1,9 @@
+//! Tools that know nothing of Polaris: tasks, back-off, time, hashing, hosts, files, connections.
+
+pub(crate) mod backoff;
+pub(crate) mod clock;
+pub(crate) mod connect;
+pub(crate) mod fs;
+pub(crate) mod hash;
+pub(crate) mod host;
+pub(crate) mod task;
