@@ -1,7 +1,40 @@
-//! SDK for Polaris Mesh.
-
-// While the layers are being stacked, what the upper ones will call is dead code for now.
-#![allow(dead_code, reason = "wired up by the layers above")]
+//! The Rust SDK for [Polaris Mesh](https://polarismesh.cn): register a service, find others, pick an instance per call.
+//!
+//! # What it does
+//!
+//! A [`SdkContext`] holds the configuration, the connections, the caches and the tasks; the APIs are cheap handles of it.
+//!
+//! | task | start at |
+//! |---|---|
+//! | bootstrap: file, environment, builder | [`SdkContext`], [`SdkContextBuilder`], [`config`] |
+//! | register, beat, change, leave | [`ProviderApi`], [`Register`], [`Registration`] |
+//! | one instance for a call | [`ConsumerApi::get_one_instance`], [`ServiceHandle::pick`] |
+//! | tell how a call went, retry elsewhere | [`ServiceHandle::start_call`], [`ServiceHandle::call`], [`Outcome`] |
+//! | follow a service | [`ConsumerApi::watch_instances`], [`ServiceInstances::diff`] |
+//! | readiness probes, freshness of data | [`SdkContext::state`], [`ServiceHandle::freshness`] |
+//! | stop in order | [`SdkContext::shutdown`], [`Registration::deregister_when`] |
+//! | test without a server | `testing`, with the feature of that name |
+//!
+//! # What it does not do, yet
+//!
+//! Routing by rules, metadata and location, balancers other than weighted random, rate limiting, circuit breaking and the
+//! configuration centre. Configuration keys of theirs are accepted and have no effect.
+//!
+//! # How it behaves
+//!
+//! * **Nothing before it is needed.** Building a context does no I/O. The first question dials, the first registration
+//!   starts the thread that beats, a service is loaded when it is first asked for, and forgotten a day after it was last.
+//! * **Every wait has a deadline**, and dropping a future is safe: each `async fn` says what that does.
+//! * **The last good data serves** when servers fail; [`Freshness`] tells its age and source. An empty answer after a full
+//!   one is believed only once it has been seen for a while (`consumer.localCache.emptyGuard`).
+//! * **Errors** are one word wide, [`Clone`], and name what, where and after how long: see [`ErrorKind`] for what to do.
+//! * **Tasks** run on the runtime that was current when the context was built, never on a caller's; beats run on a thread
+//!   of their own (`provider.heartbeat.ownThread`).
+//! * **Logs** are [`tracing`](https://docs.rs/tracing) events at state edges: nothing per pick, nothing per retry.
+//!
+#![doc = concat!("# The README", "\n\n")]
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod api;
 mod balance;
@@ -20,6 +53,13 @@ mod transport;
 mod util;
 mod wire;
 
+pub use crate::api::consumer::{ConsumerApi, GetInstancesFuture, GetOneInstanceFuture};
+pub use crate::api::handle::ServiceHandle;
+pub use crate::api::provider::{ProviderApi, Registration, RegistrationWatch};
+pub use crate::api::watch::{InstanceWatch, ServicesWatch};
+pub use crate::context::{ContextState, SdkContext, SdkContextBuilder, ShutdownError, StateWatch, Trouble};
+pub use crate::engine::call::{Attempts, Call, CallError};
+pub use crate::engine::record::RegistrationState;
 pub use crate::error::{Error, ErrorKind, Result, ServerCode};
 pub use crate::model::call::{Classify, Outcome};
 pub use crate::model::instance::{Instance, InstanceAddr, InstanceId};
@@ -28,5 +68,7 @@ pub use crate::model::location::Location;
 pub use crate::model::metadata::Metadata;
 pub use crate::model::request::instance::{GetInstances, GetOneInstance, Pick, Tried};
 pub use crate::model::request::registration::{Deregister, Heartbeat, Register};
+pub use crate::model::rule_kind::RuleKind;
 pub use crate::model::service::{InstanceChange, ServiceInfo, ServiceInstances, ServiceList};
-pub use crate::model::snapshot::{Freshness, RuleSet, Source};
+pub use crate::model::snapshot::{Freshness, RuleSet, Source, Update};
+pub use crate::transport::{Tls, TokenSource};

@@ -1,6 +1,9 @@
 //! What is checked in under `src/pb/generated` is what `proto/` gives; `UPDATE=1 cargo test --test codegen` rewrites it.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
+
+#[path = "codegen/schema.rs"]
+mod schema;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +36,10 @@ fn the_generated_code_is_what_the_proto_files_give() {
 fn generate(proto: &Path) -> BTreeMap<String, String> {
     let out = tempfile::tempdir().unwrap();
     let descriptors = protox::compile(proto_files(proto), [proto]).unwrap();
+    let tables = schema::tables(&descriptors);
+    let mut config = tonic_prost_build::Config::new();
+    // A message knows its name: that is how it finds its table, and how it travels inside an `Any`.
+    config.enable_type_names();
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(true)
@@ -41,9 +48,11 @@ fn generate(proto: &Path) -> BTreeMap<String, String> {
         .btree_map(".")
         .emit_rerun_if_changed(false)
         .out_dir(out.path())
-        .compile_fds(descriptors)
+        .compile_fds_with_config(descriptors, config)
         .unwrap();
-    read_all(out.path())
+    let mut files = read_all(out.path());
+    files.insert("schema.rs".to_owned(), tables);
+    files
 }
 
 fn proto_files(proto: &Path) -> Vec<PathBuf> {

@@ -108,6 +108,13 @@ impl Namespace {
     }
 }
 
+impl Namespace {
+    /// Holds the name to the control plane's rules; an empty one stands for all namespaces.
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { check_name("namespace", &self.0, MAX_NAMESPACE) }
+    }
+}
+
 impl From<&str> for Namespace {
     fn from(name: &str) -> Self {
         Self::new(name)

@@ -5,10 +5,14 @@
 
 pub(crate) mod build;
 pub(crate) mod call;
+pub(crate) mod health;
 pub(crate) mod instance;
 pub(crate) mod key;
 pub(crate) mod location;
 pub(crate) mod metadata;
 pub(crate) mod request;
+pub(crate) mod rule_kind;
+pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod snapshot;
+pub(crate) mod subset;

@@ -40,6 +40,19 @@ pub(crate) enum Answer {
     Failed(Error),
 }
 
+/// What a watch tells: the state, or that it is not known better at the moment.
+///
+/// Within each of the two the latest wins, and a [`Current`](Self::Current) that was not seen yet always comes before an
+/// [`Unavailable`](Self::Unavailable) that was not: a slow reader misses steps, never the outcome.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Update<T> {
+    /// The whole state as it is now.
+    Current(Arc<T>),
+    /// The state is not confirmed at the moment, and why. Keep using what came last.
+    Unavailable(Error),
+}
+
 /// Where data comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -63,6 +76,18 @@ pub struct Freshness {
     /// Whether it is known not to be current: the control plane is not reached, or it said something that is not
     /// believed yet (an empty list after a full one).
     pub stale: bool,
+}
+
+// === impl Update ===
+
+// By hand: a derived impl would ask for `T: Clone`, and it is only pointed at.
+impl<T> Clone for Update<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Current(state) => Self::Current(Arc::clone(state)),
+            Self::Unavailable(error) => Self::Unavailable(error.clone()),
+        }
+    }
 }
 
 // === impl Resource ===

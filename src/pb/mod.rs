@@ -37,3 +37,5 @@ pub(crate) mod v1 {
 pub(crate) mod metric {
     include!("generated/polaris.metric.v2.rs");
 }
+
+pub(crate) mod schema;

@@ -1,1 +1,4 @@
 //! (being written)
+
+#[doc(hidden)]
+pub mod wire;

@@ -24,6 +24,12 @@ impl WallClock {
         Self { wall, anchor }
     }
 
+    /// The wall time of `moment`.
+    pub(crate) fn system_time(&self, moment: Instant) -> SystemTime {
+        let before = self.anchor.saturating_duration_since(moment);
+        (self.wall - before) + moment.saturating_duration_since(self.anchor)
+    }
+
     /// Milliseconds since the Unix epoch at `now`.
     pub(crate) fn unix_millis(&self, now: Instant) -> u64 {
         let wall = self.wall + now.saturating_duration_since(self.anchor);

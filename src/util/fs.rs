@@ -1,4 +1,4 @@
-//! Files that are replaced whole or not at all.
+//! Files that are replaced whole or not at all, and read whole.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,6 +14,11 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Reads a small file of text, such as a token or a certificate. Blocks; call it where blocking is allowed.
+pub(crate) fn read_text(path: &Path) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
 }
 
 #[cfg(test)]

@@ -6,4 +6,5 @@ pub(crate) mod connect;
 pub(crate) mod fs;
 pub(crate) mod hash;
 pub(crate) mod host;
+pub(crate) mod runtime;
 pub(crate) mod task;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{EnterGuard, Handle};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -66,9 +66,14 @@ impl TaskScope {
         Self { token: self.token.child_token(), ..self.clone() }
     }
 
+    /// A scope of its own on the same runtime: cancelling one leaves the other, joining one does not wait for the other.
+    pub(crate) fn apart(&self) -> Self {
+        Self { token: CancellationToken::new(), tracker: TaskTracker::new(), ..self.clone() }
+    }
+
     /// Runs `task` until it returns or the scope is cancelled.
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let entry = self.enter(name);
+        let entry = self.list(name);
         let cancelled = self.token.clone().cancelled_owned();
         let task = async move {
             let _entry = entry;
@@ -80,7 +85,7 @@ impl TaskScope {
     /// Runs `task` to its end, also when the scope is cancelled: for what must finish, such as a deregistration. The
     /// task needs a deadline of its own.
     pub(crate) fn spawn_to_end(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let entry = self.enter(name);
+        let entry = self.list(name);
         let task = async move {
             let _entry = entry;
             task.await;
@@ -115,6 +120,11 @@ impl TaskScope {
     /// Runs blocking work, such as a write to disk, off the async workers.
     pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         self.handle.spawn_blocking(work).await.ok()
+    }
+
+    /// Makes timers that are created in the meantime those of the scope's runtime, wherever the caller runs.
+    pub(crate) fn enter(&self) -> EnterGuard<'_> {
+        self.handle.enter()
     }
 
     /// Ends all tasks of the scope at their next await.
@@ -154,7 +164,7 @@ impl TaskScope {
         }
     }
 
-    fn enter(&self, name: &'static str) -> Entry {
+    fn list(&self, name: &'static str) -> Entry {
         let id = self.tasks.next.fetch_add(1, Ordering::Relaxed);
         self.tasks.lock().insert(id, name);
         Entry { id, tasks: Arc::clone(&self.tasks) }

@@ -50,7 +50,6 @@ pub struct Register {
     pub(crate) location: Option<Location>,
     pub(crate) ttl: Duration,
     pub(crate) healthy: bool,
-    pub(crate) isolated: bool,
     pub(crate) drain: Option<Duration>,
     pub(crate) manual_heartbeat: bool,
 }
@@ -77,6 +76,25 @@ pub(crate) struct Target {
     pub(crate) id: Option<String>,
 }
 
+/// A registration with everything filled in that the wire needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Registrant {
+    pub(crate) register: Register,
+    /// The host that callers reach: that of the request, or the address of this machine that reaches the control plane.
+    pub(crate) host: String,
+    pub(crate) location: Location,
+    /// None leaves isolation as people at the console have set it.
+    pub(crate) isolated: Option<bool>,
+}
+
+/// What this client tells the control plane of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientReport {
+    pub(crate) id: String,
+    pub(crate) host: String,
+    pub(crate) location: Location,
+}
+
 // === impl Register ===
 
 impl Register {
@@ -95,7 +113,6 @@ impl Register {
             location: None,
             ttl: Duration::from_secs(5),
             healthy: true,
-            isolated: false,
             drain: None,
             manual_heartbeat: false,
         }
@@ -151,7 +168,7 @@ impl Register {
     }
 
     /// How long callers get to notice, between isolating the instance and removing it. Default:
-    /// `provider.graceful.drain`, 5 s.
+    /// `provider.drain`, 5 s.
     pub fn drain(mut self, drain: Duration) -> Self {
         self.drain = Some(drain);
         self
@@ -271,6 +288,15 @@ impl From<&InstanceId> for Heartbeat {
 impl From<&Register> for Heartbeat {
     fn from(register: &Register) -> Self {
         Self { target: register.into() }
+    }
+}
+
+// === impl Registrant ===
+
+impl Registrant {
+    pub(crate) fn target(&self) -> Target {
+        let at = InstanceAddr::new(self.host.clone(), self.register.at.port());
+        Target { key: self.register.key.clone(), at: Some(at), id: self.register.id.clone() }
     }
 }
 

@@ -11,6 +11,16 @@ pub struct RateLimitRequest {
     #[prost(message, optional, tag = "4")]
     pub rate_limit_batch_init_request: ::core::option::Option<RateLimitBatchInitRequest>,
 }
+impl ::prost::Name for RateLimitRequest {
+    const NAME: &'static str = "RateLimitRequest";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.RateLimitRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.RateLimitRequest".into()
+    }
+}
 /// One message of the limiter; `cmd` says which member counts.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RateLimitResponse {
@@ -24,6 +34,16 @@ pub struct RateLimitResponse {
     pub rate_limit_batch_init_response: ::core::option::Option<
         RateLimitBatchInitResponse,
     >,
+}
+impl ::prost::Name for RateLimitResponse {
+    const NAME: &'static str = "RateLimitResponse";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.RateLimitResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.RateLimitResponse".into()
+    }
 }
 /// Joins the counting of one rule.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -39,6 +59,16 @@ pub struct RateLimitInitRequest {
     pub slide_count: u32,
     #[prost(enumeration = "Mode", tag = "5")]
     pub mode: i32,
+}
+impl ::prost::Name for RateLimitInitRequest {
+    const NAME: &'static str = "RateLimitInitRequest";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.RateLimitInitRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.RateLimitInitRequest".into()
+    }
 }
 /// Keys under which to report from now on.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -57,6 +87,16 @@ pub struct RateLimitInitResponse {
     #[prost(int64, tag = "7")]
     pub timestamp: i64,
 }
+impl ::prost::Name for RateLimitInitResponse {
+    const NAME: &'static str = "RateLimitInitResponse";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.RateLimitInitResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.RateLimitInitResponse".into()
+    }
+}
 /// Joins several at once.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RateLimitBatchInitRequest {
@@ -64,6 +104,16 @@ pub struct RateLimitBatchInitRequest {
     pub request: ::prost::alloc::vec::Vec<RateLimitInitRequest>,
     #[prost(string, tag = "2")]
     pub client_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RateLimitBatchInitRequest {
+    const NAME: &'static str = "RateLimitBatchInitRequest";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.RateLimitBatchInitRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.RateLimitBatchInitRequest".into()
+    }
 }
 /// What the batch got.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -78,6 +128,16 @@ pub struct RateLimitBatchInitResponse {
     #[prost(message, repeated, tag = "4")]
     pub result: ::prost::alloc::vec::Vec<BatchInitResult>,
 }
+impl ::prost::Name for RateLimitBatchInitResponse {
+    const NAME: &'static str = "RateLimitBatchInitResponse";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.RateLimitBatchInitResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.RateLimitBatchInitResponse".into()
+    }
+}
 /// What one member of a batch got.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchInitResult {
@@ -90,6 +150,16 @@ pub struct BatchInitResult {
     #[prost(uint32, tag = "4")]
     pub slide_count: u32,
 }
+impl ::prost::Name for BatchInitResult {
+    const NAME: &'static str = "BatchInitResult";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.BatchInitResult".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.BatchInitResult".into()
+    }
+}
 /// Counters of one label set.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabeledQuotaCounter {
@@ -97,6 +167,16 @@ pub struct LabeledQuotaCounter {
     pub labels: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
     pub counters: ::prost::alloc::vec::Vec<QuotaCounter>,
+}
+impl ::prost::Name for LabeledQuotaCounter {
+    const NAME: &'static str = "LabeledQuotaCounter";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.LabeledQuotaCounter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.LabeledQuotaCounter".into()
+    }
 }
 /// Reports use; asks for what is left.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -109,6 +189,16 @@ pub struct RateLimitReportRequest {
     #[prost(int64, tag = "3")]
     pub timestamp: i64,
 }
+impl ::prost::Name for RateLimitReportRequest {
+    const NAME: &'static str = "RateLimitReportRequest";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.RateLimitReportRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.RateLimitReportRequest".into()
+    }
+}
 /// What is left; also pushed unasked.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RateLimitReportResponse {
@@ -119,6 +209,16 @@ pub struct RateLimitReportResponse {
     /// The limiter's clock in milliseconds.
     #[prost(int64, tag = "3")]
     pub timestamp: i64,
+}
+impl ::prost::Name for RateLimitReportResponse {
+    const NAME: &'static str = "RateLimitReportResponse";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.RateLimitReportResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.RateLimitReportResponse".into()
+    }
 }
 /// Which rule of which service.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -132,6 +232,16 @@ pub struct LimitTarget {
     #[prost(string, repeated, tag = "4")]
     pub labels_list: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for LimitTarget {
+    const NAME: &'static str = "LimitTarget";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.LimitTarget".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.LimitTarget".into()
+    }
+}
 /// A quota to be counted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QuotaTotal {
@@ -142,6 +252,16 @@ pub struct QuotaTotal {
     pub duration: u32,
     #[prost(uint32, tag = "3")]
     pub max_amount: u32,
+}
+impl ::prost::Name for QuotaTotal {
+    const NAME: &'static str = "QuotaTotal";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.QuotaTotal".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.QuotaTotal".into()
+    }
 }
 /// A counter and its key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -159,6 +279,16 @@ pub struct QuotaCounter {
     #[prost(uint32, tag = "5")]
     pub client_count: u32,
 }
+impl ::prost::Name for QuotaCounter {
+    const NAME: &'static str = "QuotaCounter";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.QuotaCounter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.QuotaCounter".into()
+    }
+}
 /// Use since the last report.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QuotaSum {
@@ -169,6 +299,16 @@ pub struct QuotaSum {
     /// Requests refused since the last report.
     #[prost(uint32, tag = "3")]
     pub limited: u32,
+}
+impl ::prost::Name for QuotaSum {
+    const NAME: &'static str = "QuotaSum";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.QuotaSum".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.QuotaSum".into()
+    }
 }
 /// What is left of a counter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -183,15 +323,45 @@ pub struct QuotaLeft {
     #[prost(uint32, tag = "4")]
     pub client_count: u32,
 }
+impl ::prost::Name for QuotaLeft {
+    const NAME: &'static str = "QuotaLeft";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.QuotaLeft".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.QuotaLeft".into()
+    }
+}
 /// Asks for the limiter's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TimeAdjustRequest {}
+impl ::prost::Name for TimeAdjustRequest {
+    const NAME: &'static str = "TimeAdjustRequest";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.TimeAdjustRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.TimeAdjustRequest".into()
+    }
+}
 /// The limiter's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TimeAdjustResponse {
     /// Unix time in milliseconds.
     #[prost(int64, tag = "1")]
     pub server_timestamp: i64,
+}
+impl ::prost::Name for TimeAdjustResponse {
+    const NAME: &'static str = "TimeAdjustResponse";
+    const PACKAGE: &'static str = "polaris.metric.v2";
+    fn full_name() -> ::prost::alloc::string::String {
+        "polaris.metric.v2.TimeAdjustResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/polaris.metric.v2.TimeAdjustResponse".into()
+    }
 }
 /// Which member of a message counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

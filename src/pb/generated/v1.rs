@@ -9,6 +9,16 @@ pub struct Location {
     #[prost(message, optional, tag = "3")]
     pub campus: ::core::option::Option<::prost::alloc::string::String>,
 }
+impl ::prost::Name for Location {
+    const NAME: &'static str = "Location";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Location".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Location".into()
+    }
+}
 /// A pattern for one text. An empty value or `*` matches everything.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MatchString {
@@ -113,6 +123,16 @@ pub mod match_string {
         }
     }
 }
+impl ::prost::Name for MatchString {
+    const NAME: &'static str = "MatchString";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.MatchString".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.MatchString".into()
+    }
+}
 /// An interface of a service, by protocol, method and path.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Api {
@@ -122,6 +142,16 @@ pub struct Api {
     pub method: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "3")]
     pub path: ::core::option::Option<MatchString>,
+}
+impl ::prost::Name for Api {
+    const NAME: &'static str = "API";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.API".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.API".into()
+    }
 }
 /// All circuit-breaker rules of a service.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -148,6 +178,16 @@ pub struct CircuitBreaker {
     pub revision: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "21")]
     pub rules: ::prost::alloc::vec::Vec<CircuitBreakerRule>,
+}
+impl ::prost::Name for CircuitBreaker {
+    const NAME: &'static str = "CircuitBreaker";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.CircuitBreaker".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.CircuitBreaker".into()
+    }
 }
 /// One circuit-breaker rule.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -205,6 +245,16 @@ pub struct CircuitBreakerRule {
     #[prost(bool, tag = "51")]
     pub regex_separate: bool,
 }
+impl ::prost::Name for CircuitBreakerRule {
+    const NAME: &'static str = "CircuitBreakerRule";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.CircuitBreakerRule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.CircuitBreakerRule".into()
+    }
+}
 /// Which calls a rule guards.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RuleMatcher {
@@ -223,6 +273,16 @@ pub mod rule_matcher {
         #[prost(string, tag = "2")]
         pub namespace: ::prost::alloc::string::String,
     }
+    impl ::prost::Name for SourceService {
+        const NAME: &'static str = "SourceService";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.RuleMatcher.SourceService".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.RuleMatcher.SourceService".into()
+        }
+    }
     /// The called side; `*` is everyone.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct DestinationService {
@@ -232,6 +292,26 @@ pub mod rule_matcher {
         pub namespace: ::prost::alloc::string::String,
         #[prost(message, optional, tag = "3")]
         pub method: ::core::option::Option<super::MatchString>,
+    }
+    impl ::prost::Name for DestinationService {
+        const NAME: &'static str = "DestinationService";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.RuleMatcher.DestinationService".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.RuleMatcher.DestinationService".into()
+        }
+    }
+}
+impl ::prost::Name for RuleMatcher {
+    const NAME: &'static str = "RuleMatcher";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.RuleMatcher".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.RuleMatcher".into()
     }
 }
 /// What counts as an error.
@@ -283,6 +363,16 @@ pub mod error_condition {
                 _ => None,
             }
         }
+    }
+}
+impl ::prost::Name for ErrorCondition {
+    const NAME: &'static str = "ErrorCondition";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ErrorCondition".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ErrorCondition".into()
     }
 }
 /// What opens the breaker.
@@ -343,6 +433,16 @@ pub mod trigger_condition {
         }
     }
 }
+impl ::prost::Name for TriggerCondition {
+    const NAME: &'static str = "TriggerCondition";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.TriggerCondition".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.TriggerCondition".into()
+    }
+}
 /// What closes it again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecoverCondition {
@@ -352,11 +452,31 @@ pub struct RecoverCondition {
     #[prost(uint32, tag = "2")]
     pub consecutive_success: u32,
 }
+impl ::prost::Name for RecoverCondition {
+    const NAME: &'static str = "RecoverCondition";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.RecoverCondition".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.RecoverCondition".into()
+    }
+}
 /// Whether open resources are probed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FaultDetectConfig {
     #[prost(bool, tag = "1")]
     pub enable: bool,
+}
+impl ::prost::Name for FaultDetectConfig {
+    const NAME: &'static str = "FaultDetectConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.FaultDetectConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.FaultDetectConfig".into()
+    }
 }
 /// Conditions for single interfaces.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -372,6 +492,16 @@ pub struct BlockConfig {
     #[prost(message, optional, tag = "5")]
     pub recover_condition: ::core::option::Option<RecoverCondition>,
 }
+impl ::prost::Name for BlockConfig {
+    const NAME: &'static str = "BlockConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.BlockConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.BlockConfig".into()
+    }
+}
 /// Whether a broken call is answered locally.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FallbackConfig {
@@ -379,6 +509,16 @@ pub struct FallbackConfig {
     pub enable: bool,
     #[prost(message, optional, tag = "2")]
     pub response: ::core::option::Option<FallbackResponse>,
+}
+impl ::prost::Name for FallbackConfig {
+    const NAME: &'static str = "FallbackConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.FallbackConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.FallbackConfig".into()
+    }
 }
 /// The local answer.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -399,6 +539,26 @@ pub mod fallback_response {
         pub key: ::prost::alloc::string::String,
         #[prost(string, tag = "2")]
         pub value: ::prost::alloc::string::String,
+    }
+    impl ::prost::Name for MessageHeader {
+        const NAME: &'static str = "MessageHeader";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.FallbackResponse.MessageHeader".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.FallbackResponse.MessageHeader".into()
+        }
+    }
+}
+impl ::prost::Name for FallbackResponse {
+    const NAME: &'static str = "FallbackResponse";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.FallbackResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.FallbackResponse".into()
     }
 }
 /// What one breaker watches.
@@ -499,6 +659,16 @@ pub mod client {
         }
     }
 }
+impl ::prost::Name for Client {
+    const NAME: &'static str = "Client";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Client".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Client".into()
+    }
+}
 /// Where a metrics collector may pull from this client.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatInfo {
@@ -512,6 +682,16 @@ pub struct StatInfo {
     #[prost(message, optional, tag = "4")]
     pub protocol: ::core::option::Option<::prost::alloc::string::String>,
 }
+impl ::prost::Name for StatInfo {
+    const NAME: &'static str = "StatInfo";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.StatInfo".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.StatInfo".into()
+    }
+}
 /// A pattern for one label of a client, for gray releases.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientLabel {
@@ -520,6 +700,16 @@ pub struct ClientLabel {
     #[prost(message, optional, tag = "2")]
     pub value: ::core::option::Option<MatchString>,
 }
+impl ::prost::Name for ClientLabel {
+    const NAME: &'static str = "ClientLabel";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ClientLabel".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ClientLabel".into()
+    }
+}
 /// A label of a file.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigFileTag {
@@ -527,6 +717,16 @@ pub struct ConfigFileTag {
     pub key: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "2")]
     pub value: ::core::option::Option<::prost::alloc::string::String>,
+}
+impl ::prost::Name for ConfigFileTag {
+    const NAME: &'static str = "ConfigFileTag";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigFileTag".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigFileTag".into()
+    }
 }
 /// How an agent stores a file.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -537,6 +737,16 @@ pub struct ConfigFilePersistent {
     pub path: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub post_cmd: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ConfigFilePersistent {
+    const NAME: &'static str = "ConfigFilePersistent";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigFilePersistent".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigFilePersistent".into()
+    }
 }
 /// A folder of configuration files.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -570,6 +780,16 @@ pub struct ConfigFileGroup {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+}
+impl ::prost::Name for ConfigFileGroup {
+    const NAME: &'static str = "ConfigFileGroup";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigFileGroup".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigFileGroup".into()
+    }
 }
 /// A file as edited, not yet released.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -612,6 +832,16 @@ pub struct ConfigFile {
     pub supported_client: i32,
     #[prost(message, optional, tag = "19")]
     pub persistent: ::core::option::Option<ConfigFilePersistent>,
+}
+impl ::prost::Name for ConfigFile {
+    const NAME: &'static str = "ConfigFile";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigFile".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigFile".into()
+    }
 }
 /// A released version of a file.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -663,6 +893,16 @@ pub struct ConfigFileRelease {
     #[prost(message, optional, tag = "22")]
     pub persistent: ::core::option::Option<ConfigFilePersistent>,
 }
+impl ::prost::Name for ConfigFileRelease {
+    const NAME: &'static str = "ConfigFileRelease";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigFileRelease".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigFileRelease".into()
+    }
+}
 /// Creates or updates a file and releases it in one call.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConfigFilePublishInfo {
@@ -700,6 +940,16 @@ pub struct ConfigFilePublishInfo {
     #[prost(message, optional, tag = "19")]
     pub persistent: ::core::option::Option<ConfigFilePersistent>,
 }
+impl ::prost::Name for ConfigFilePublishInfo {
+    const NAME: &'static str = "ConfigFilePublishInfo";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigFilePublishInfo".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigFilePublishInfo".into()
+    }
+}
 /// A file as clients see it, and how they name one in a request.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientConfigFileInfo {
@@ -736,6 +986,16 @@ pub struct ClientConfigFileInfo {
     #[prost(message, optional, tag = "14")]
     pub persistent: ::core::option::Option<ConfigFilePersistent>,
 }
+impl ::prost::Name for ClientConfigFileInfo {
+    const NAME: &'static str = "ClientConfigFileInfo";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ClientConfigFileInfo".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ClientConfigFileInfo".into()
+    }
+}
 /// Long poll: answered when one of the files is newer than its version here.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientWatchConfigFileRequest {
@@ -747,6 +1007,16 @@ pub struct ClientWatchConfigFileRequest {
     pub watch_files: ::prost::alloc::vec::Vec<ClientConfigFileInfo>,
     #[prost(enumeration = "ConfigClientType", tag = "4")]
     pub client_type: i32,
+}
+impl ::prost::Name for ClientWatchConfigFileRequest {
+    const NAME: &'static str = "ClientWatchConfigFileRequest";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ClientWatchConfigFileRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ClientWatchConfigFileRequest".into()
+    }
 }
 /// Asks for the released files of a group.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -762,6 +1032,16 @@ pub struct ConfigFileGroupRequest {
     >,
     #[prost(enumeration = "ConfigClientType", tag = "13")]
     pub client_type: i32,
+}
+impl ::prost::Name for ConfigFileGroupRequest {
+    const NAME: &'static str = "ConfigFileGroupRequest";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigFileGroupRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigFileGroupRequest".into()
+    }
 }
 /// One question of the configuration stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -819,6 +1099,16 @@ pub mod config_discover_request {
                 _ => None,
             }
         }
+    }
+}
+impl ::prost::Name for ConfigDiscoverRequest {
+    const NAME: &'static str = "ConfigDiscoverRequest";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigDiscoverRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigDiscoverRequest".into()
     }
 }
 /// One answer of the configuration stream.
@@ -887,6 +1177,16 @@ pub mod config_discover_response {
         }
     }
 }
+impl ::prost::Name for ConfigDiscoverResponse {
+    const NAME: &'static str = "ConfigDiscoverResponse";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigDiscoverResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigDiscoverResponse".into()
+    }
+}
 /// Answer of the unary configuration calls.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConfigClientResponse {
@@ -896,6 +1196,16 @@ pub struct ConfigClientResponse {
     pub info: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "3")]
     pub config_file: ::core::option::Option<ClientConfigFileInfo>,
+}
+impl ::prost::Name for ConfigClientResponse {
+    const NAME: &'static str = "ConfigClientResponse";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigClientResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigClientResponse".into()
+    }
 }
 /// The released files of a group.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -912,6 +1222,16 @@ pub struct ConfigClientListResponse {
     pub group: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "6")]
     pub config_file_infos: ::prost::alloc::vec::Vec<ClientConfigFileInfo>,
+}
+impl ::prost::Name for ConfigClientListResponse {
+    const NAME: &'static str = "ConfigClientListResponse";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConfigClientListResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConfigClientListResponse".into()
+    }
 }
 /// Who a file is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1891,6 +2211,16 @@ pub struct ServiceContract {
     #[prost(string, tag = "16")]
     pub content_digest: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ServiceContract {
+    const NAME: &'static str = "ServiceContract";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ServiceContract".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ServiceContract".into()
+    }
+}
 /// One interface of a contract.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InterfaceDescriptor {
@@ -1967,6 +2297,16 @@ pub mod interface_descriptor {
         }
     }
 }
+impl ::prost::Name for InterfaceDescriptor {
+    const NAME: &'static str = "InterfaceDescriptor";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.InterfaceDescriptor".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.InterfaceDescriptor".into()
+    }
+}
 /// All probe rules of a service.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FaultDetector {
@@ -1974,6 +2314,16 @@ pub struct FaultDetector {
     pub rules: ::prost::alloc::vec::Vec<FaultDetectRule>,
     #[prost(string, tag = "2")]
     pub revision: ::prost::alloc::string::String,
+}
+impl ::prost::Name for FaultDetector {
+    const NAME: &'static str = "FaultDetector";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.FaultDetector".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.FaultDetector".into()
+    }
 }
 /// One probe rule.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2038,6 +2388,16 @@ pub mod fault_detect_rule {
         #[prost(message, optional, tag = "4")]
         pub api: ::core::option::Option<super::Api>,
     }
+    impl ::prost::Name for DestinationService {
+        const NAME: &'static str = "DestinationService";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.FaultDetectRule.DestinationService".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.FaultDetectRule.DestinationService".into()
+        }
+    }
     #[derive(
         Clone,
         Copy,
@@ -2081,6 +2441,16 @@ pub mod fault_detect_rule {
         }
     }
 }
+impl ::prost::Name for FaultDetectRule {
+    const NAME: &'static str = "FaultDetectRule";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.FaultDetectRule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.FaultDetectRule".into()
+    }
+}
 /// An HTTP probe.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpProtocolConfig {
@@ -2103,6 +2473,26 @@ pub mod http_protocol_config {
         #[prost(string, tag = "2")]
         pub value: ::prost::alloc::string::String,
     }
+    impl ::prost::Name for MessageHeader {
+        const NAME: &'static str = "MessageHeader";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.HttpProtocolConfig.MessageHeader".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.HttpProtocolConfig.MessageHeader".into()
+        }
+    }
+}
+impl ::prost::Name for HttpProtocolConfig {
+    const NAME: &'static str = "HttpProtocolConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.HttpProtocolConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.HttpProtocolConfig".into()
+    }
 }
 /// A TCP probe: what is sent and what may come back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2112,6 +2502,16 @@ pub struct TcpProtocolConfig {
     #[prost(string, repeated, tag = "2")]
     pub receive: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for TcpProtocolConfig {
+    const NAME: &'static str = "TcpProtocolConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.TcpProtocolConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.TcpProtocolConfig".into()
+    }
+}
 /// A UDP probe: what is sent and what may come back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UdpProtocolConfig {
@@ -2119,6 +2519,16 @@ pub struct UdpProtocolConfig {
     pub send: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
     pub receive: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for UdpProtocolConfig {
+    const NAME: &'static str = "UdpProtocolConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.UdpProtocolConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.UdpProtocolConfig".into()
+    }
 }
 /// Routing rules of one service: the old form by direction, and the newer list.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2142,6 +2552,16 @@ pub struct Routing {
     #[prost(message, repeated, tag = "21")]
     pub rules: ::prost::alloc::vec::Vec<RouteRule>,
 }
+impl ::prost::Name for Routing {
+    const NAME: &'static str = "Routing";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Routing".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Routing".into()
+    }
+}
 /// Old form: the first route whose source matches gives the destinations.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Route {
@@ -2160,6 +2580,16 @@ pub struct Route {
         ::prost::alloc::string::String,
     >,
 }
+impl ::prost::Name for Route {
+    const NAME: &'static str = "Route";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Route".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Route".into()
+    }
+}
 /// Old form: a calling service and labels of the request.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Source {
@@ -2172,6 +2602,16 @@ pub struct Source {
         ::prost::alloc::string::String,
         MatchString,
     >,
+}
+impl ::prost::Name for Source {
+    const NAME: &'static str = "Source";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Source".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Source".into()
+    }
 }
 /// Old form: a weighted group of instances.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2197,6 +2637,16 @@ pub struct Destination {
     pub isolate: ::core::option::Option<bool>,
     #[prost(message, optional, tag = "8")]
     pub name: ::core::option::Option<::prost::alloc::string::String>,
+}
+impl ::prost::Name for Destination {
+    const NAME: &'static str = "Destination";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Destination".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Destination".into()
+    }
 }
 /// A routing rule; what `routing_config` holds follows from the policy and its type URL.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2239,6 +2689,16 @@ pub struct RouteRule {
         ::prost::alloc::string::String,
     >,
 }
+impl ::prost::Name for RouteRule {
+    const NAME: &'static str = "RouteRule";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.RouteRule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.RouteRule".into()
+    }
+}
 /// Routing by request arguments.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RuleRoutingConfig {
@@ -2251,6 +2711,16 @@ pub struct RuleRoutingConfig {
     #[prost(message, repeated, tag = "3")]
     pub rules: ::prost::alloc::vec::Vec<SubRuleRouting>,
 }
+impl ::prost::Name for RuleRoutingConfig {
+    const NAME: &'static str = "RuleRoutingConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.RuleRoutingConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.RuleRoutingConfig".into()
+    }
+}
 /// Sub-rules are tried in order.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubRuleRouting {
@@ -2261,6 +2731,16 @@ pub struct SubRuleRouting {
     #[prost(message, repeated, tag = "3")]
     pub destinations: ::prost::alloc::vec::Vec<DestinationGroup>,
 }
+impl ::prost::Name for SubRuleRouting {
+    const NAME: &'static str = "SubRuleRouting";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.SubRuleRouting".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.SubRuleRouting".into()
+    }
+}
 /// A caller and the arguments its request must carry.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SourceService {
@@ -2270,6 +2750,16 @@ pub struct SourceService {
     pub namespace: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "3")]
     pub arguments: ::prost::alloc::vec::Vec<SourceMatch>,
+}
+impl ::prost::Name for SourceService {
+    const NAME: &'static str = "SourceService";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.SourceService".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.SourceService".into()
+    }
 }
 /// A pattern for one argument of a request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2338,6 +2828,16 @@ pub mod source_match {
         }
     }
 }
+impl ::prost::Name for SourceMatch {
+    const NAME: &'static str = "SourceMatch";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.SourceMatch".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.SourceMatch".into()
+    }
+}
 /// A weighted group of the callee's instances.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DestinationGroup {
@@ -2362,6 +2862,16 @@ pub struct DestinationGroup {
     #[prost(string, tag = "8")]
     pub name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for DestinationGroup {
+    const NAME: &'static str = "DestinationGroup";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.DestinationGroup".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.DestinationGroup".into()
+    }
+}
 /// Routing by labels of the destination.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MetadataRoutingConfig {
@@ -2376,6 +2886,16 @@ pub struct MetadataRoutingConfig {
     >,
     #[prost(message, optional, tag = "4")]
     pub failover: ::core::option::Option<MetadataFailover>,
+}
+impl ::prost::Name for MetadataRoutingConfig {
+    const NAME: &'static str = "MetadataRoutingConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.MetadataRoutingConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.MetadataRoutingConfig".into()
+    }
 }
 /// What to do when no instance carries the wanted metadata.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2428,6 +2948,16 @@ pub mod metadata_failover {
                 _ => None,
             }
         }
+    }
+}
+impl ::prost::Name for MetadataFailover {
+    const NAME: &'static str = "MetadataFailover";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.MetadataFailover".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.MetadataFailover".into()
     }
 }
 /// Routing by distance.
@@ -2495,6 +3025,16 @@ pub mod nearby_routing_config {
         }
     }
 }
+impl ::prost::Name for NearbyRoutingConfig {
+    const NAME: &'static str = "NearbyRoutingConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.NearbyRoutingConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.NearbyRoutingConfig".into()
+    }
+}
 /// What a routing rule works by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2550,6 +3090,16 @@ pub struct LosslessRule {
         ::prost::alloc::string::String,
     >,
 }
+impl ::prost::Name for LosslessRule {
+    const NAME: &'static str = "LosslessRule";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.LosslessRule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.LosslessRule".into()
+    }
+}
 /// Coming.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LosslessOnline {
@@ -2559,6 +3109,16 @@ pub struct LosslessOnline {
     pub warmup: ::core::option::Option<Warmup>,
     #[prost(message, optional, tag = "3")]
     pub readiness: ::core::option::Option<Readiness>,
+}
+impl ::prost::Name for LosslessOnline {
+    const NAME: &'static str = "LosslessOnline";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.LosslessOnline".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.LosslessOnline".into()
+    }
 }
 /// Registers later than the process starts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2619,6 +3179,16 @@ pub mod delay_register {
         }
     }
 }
+impl ::prost::Name for DelayRegister {
+    const NAME: &'static str = "DelayRegister";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.DelayRegister".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.DelayRegister".into()
+    }
+}
 /// Gives a fresh instance a growing share of calls.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Warmup {
@@ -2635,17 +3205,47 @@ pub struct Warmup {
     #[prost(int32, tag = "5")]
     pub curvature: i32,
 }
+impl ::prost::Name for Warmup {
+    const NAME: &'static str = "Warmup";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Warmup".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Warmup".into()
+    }
+}
 /// Readiness end point.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Readiness {
     #[prost(bool, tag = "1")]
     pub enable: bool,
 }
+impl ::prost::Name for Readiness {
+    const NAME: &'static str = "Readiness";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Readiness".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Readiness".into()
+    }
+}
 /// Going.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LosslessOffline {
     #[prost(bool, tag = "1")]
     pub enable: bool,
+}
+impl ::prost::Name for LosslessOffline {
+    const NAME: &'static str = "LosslessOffline";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.LosslessOffline".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.LosslessOffline".into()
+    }
 }
 /// Who may call a service.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2679,6 +3279,16 @@ pub struct BlockAllowListRule {
     pub block_allow_config: ::prost::alloc::vec::Vec<BlockAllowConfig>,
     #[prost(string, tag = "13")]
     pub revision: ::prost::alloc::string::String,
+}
+impl ::prost::Name for BlockAllowListRule {
+    const NAME: &'static str = "BlockAllowListRule";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.BlockAllowListRule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.BlockAllowListRule".into()
+    }
 }
 /// One list.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2756,6 +3366,16 @@ pub mod block_allow_config {
             }
         }
     }
+    impl ::prost::Name for MatchArgument {
+        const NAME: &'static str = "MatchArgument";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.BlockAllowConfig.MatchArgument".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.BlockAllowConfig.MatchArgument".into()
+        }
+    }
     #[derive(
         Clone,
         Copy,
@@ -2793,6 +3413,16 @@ pub mod block_allow_config {
         }
     }
 }
+impl ::prost::Name for BlockAllowConfig {
+    const NAME: &'static str = "BlockAllowConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.BlockAllowConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.BlockAllowConfig".into()
+    }
+}
 /// Copies a share of the traffic.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrafficMirroring {
@@ -2821,6 +3451,16 @@ pub struct TrafficMirroring {
         ::prost::alloc::string::String,
     >,
 }
+impl ::prost::Name for TrafficMirroring {
+    const NAME: &'static str = "TrafficMirroring";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.TrafficMirroring".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.TrafficMirroring".into()
+    }
+}
 /// Makes a share of the calls fail or wait, on purpose.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FaultInjection {
@@ -2848,6 +3488,16 @@ pub struct FaultInjection {
         ::prost::alloc::string::String,
     >,
 }
+impl ::prost::Name for FaultInjection {
+    const NAME: &'static str = "FaultInjection";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.FaultInjection".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.FaultInjection".into()
+    }
+}
 /// Calls that wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DelayFault {
@@ -2858,6 +3508,16 @@ pub struct DelayFault {
     #[prost(uint32, tag = "3")]
     pub delay: u32,
 }
+impl ::prost::Name for DelayFault {
+    const NAME: &'static str = "DelayFault";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.DelayFault".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.DelayFault".into()
+    }
+}
 /// Calls that fail.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AbortFault {
@@ -2866,6 +3526,16 @@ pub struct AbortFault {
     pub abort_percent: u32,
     #[prost(uint32, tag = "3")]
     pub abort_code: u32,
+}
+impl ::prost::Name for AbortFault {
+    const NAME: &'static str = "AbortFault";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.AbortFault".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.AbortFault".into()
+    }
 }
 /// Lanes that share entries and services.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2894,6 +3564,16 @@ pub struct LaneGroup {
         ::prost::alloc::string::String,
     >,
 }
+impl ::prost::Name for LaneGroup {
+    const NAME: &'static str = "LaneGroup";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.LaneGroup".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.LaneGroup".into()
+    }
+}
 /// Where traffic enters a lane; the selector follows from the type.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TrafficEntry {
@@ -2902,6 +3582,16 @@ pub struct TrafficEntry {
     pub r#type: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub selector: ::core::option::Option<::prost_types::Any>,
+}
+impl ::prost::Name for TrafficEntry {
+    const NAME: &'static str = "TrafficEntry";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.TrafficEntry".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.TrafficEntry".into()
+    }
 }
 /// A service.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2916,6 +3606,16 @@ pub struct ServiceSelector {
         MatchString,
     >,
 }
+impl ::prost::Name for ServiceSelector {
+    const NAME: &'static str = "ServiceSelector";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ServiceSelector".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ServiceSelector".into()
+    }
+}
 /// A gateway that is a service.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServiceGatewaySelector {
@@ -2929,6 +3629,16 @@ pub struct ServiceGatewaySelector {
         MatchString,
     >,
 }
+impl ::prost::Name for ServiceGatewaySelector {
+    const NAME: &'static str = "ServiceGatewaySelector";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ServiceGatewaySelector".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ServiceGatewaySelector".into()
+    }
+}
 /// A managed gateway.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TseGatewaySelector {
@@ -2936,6 +3646,16 @@ pub struct TseGatewaySelector {
     pub instance_id: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for TseGatewaySelector {
+    const NAME: &'static str = "TSEGatewaySelector";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.TSEGatewaySelector".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.TSEGatewaySelector".into()
+    }
 }
 /// One lane.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3011,6 +3731,16 @@ pub mod lane_rule {
         }
     }
 }
+impl ::prost::Name for LaneRule {
+    const NAME: &'static str = "LaneRule";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.LaneRule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.LaneRule".into()
+    }
+}
 /// Which requests enter a lane.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrafficMatchRule {
@@ -3058,6 +3788,16 @@ pub mod traffic_match_rule {
         }
     }
 }
+impl ::prost::Name for TrafficMatchRule {
+    const NAME: &'static str = "TrafficMatchRule";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.TrafficMatchRule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.TrafficMatchRule".into()
+    }
+}
 /// Which share of the matching requests enters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TrafficGray {
@@ -3077,6 +3817,16 @@ pub mod traffic_gray {
         #[prost(int32, tag = "1")]
         pub percent: i32,
     }
+    impl ::prost::Name for Percentage {
+        const NAME: &'static str = "Percentage";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.TrafficGray.Percentage".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.TrafficGray.Percentage".into()
+        }
+    }
     /// A growing share.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Warmup {
@@ -3086,6 +3836,16 @@ pub mod traffic_gray {
         /// 1 to 5, 1 by default.
         #[prost(int32, tag = "2")]
         pub curvature: i32,
+    }
+    impl ::prost::Name for Warmup {
+        const NAME: &'static str = "Warmup";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.TrafficGray.Warmup".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.TrafficGray.Warmup".into()
+        }
     }
     #[derive(
         Clone,
@@ -3124,6 +3884,16 @@ pub mod traffic_gray {
         }
     }
 }
+impl ::prost::Name for TrafficGray {
+    const NAME: &'static str = "TrafficGray";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.TrafficGray".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.TrafficGray".into()
+    }
+}
 /// All rate-limit rules of a service.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RateLimit {
@@ -3131,6 +3901,16 @@ pub struct RateLimit {
     pub rules: ::prost::alloc::vec::Vec<Rule>,
     #[prost(message, optional, tag = "2")]
     pub revision: ::core::option::Option<::prost::alloc::string::String>,
+}
+impl ::prost::Name for RateLimit {
+    const NAME: &'static str = "RateLimit";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.RateLimit".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.RateLimit".into()
+    }
 }
 /// One rate-limit rule.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3355,6 +4135,16 @@ pub mod rule {
         }
     }
 }
+impl ::prost::Name for Rule {
+    const NAME: &'static str = "Rule";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Rule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Rule".into()
+    }
+}
 /// A pattern for one argument of a request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MatchArgument {
@@ -3419,6 +4209,16 @@ pub mod match_argument {
         }
     }
 }
+impl ::prost::Name for MatchArgument {
+    const NAME: &'static str = "MatchArgument";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.MatchArgument".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.MatchArgument".into()
+    }
+}
 /// So many requests within so long.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Amount {
@@ -3434,17 +4234,47 @@ pub struct Amount {
     #[prost(message, optional, tag = "5")]
     pub min_amount: ::core::option::Option<u32>,
 }
+impl ::prost::Name for Amount {
+    const NAME: &'static str = "Amount";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Amount".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Amount".into()
+    }
+}
 /// How many requests may run at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConcurrencyAmount {
     #[prost(uint32, tag = "1")]
     pub max_amount: u32,
 }
+impl ::prost::Name for ConcurrencyAmount {
+    const NAME: &'static str = "ConcurrencyAmount";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ConcurrencyAmount".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ConcurrencyAmount".into()
+    }
+}
 /// What a limited caller is answered.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CustomResponse {
     #[prost(string, tag = "3")]
     pub body: ::prost::alloc::string::String,
+}
+impl ::prost::Name for CustomResponse {
+    const NAME: &'static str = "CustomResponse";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.CustomResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.CustomResponse".into()
+    }
 }
 /// The limiter service that counts a global rule.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3453,6 +4283,16 @@ pub struct RateLimitCluster {
     pub service: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "2")]
     pub namespace: ::core::option::Option<::prost::alloc::string::String>,
+}
+impl ::prost::Name for RateLimitCluster {
+    const NAME: &'static str = "RateLimitCluster";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.RateLimitCluster".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.RateLimitCluster".into()
+    }
 }
 /// How often a client reports to the limiter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3463,11 +4303,31 @@ pub struct Report {
     #[prost(message, optional, tag = "2")]
     pub amount_percent: ::core::option::Option<u32>,
 }
+impl ::prost::Name for Report {
+    const NAME: &'static str = "Report";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Report".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Report".into()
+    }
+}
 /// Adapts the amounts to the load.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AmountAdjuster {
     #[prost(message, optional, tag = "1")]
     pub climb: ::core::option::Option<ClimbConfig>,
+}
+impl ::prost::Name for AmountAdjuster {
+    const NAME: &'static str = "AmountAdjuster";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.AmountAdjuster".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.AmountAdjuster".into()
+    }
 }
 /// Step-wise adaption.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3492,6 +4352,16 @@ pub mod climb_config {
         pub precision: ::core::option::Option<u32>,
         #[prost(message, optional, tag = "3")]
         pub report_interval: ::core::option::Option<::prost_types::Duration>,
+    }
+    impl ::prost::Name for MetricConfig {
+        const NAME: &'static str = "MetricConfig";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.ClimbConfig.MetricConfig".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.ClimbConfig.MetricConfig".into()
+        }
     }
     /// When a step is taken.
     #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3527,6 +4397,26 @@ pub mod climb_config {
                 #[prost(message, optional, tag = "3")]
                 pub error_rate: ::core::option::Option<i32>,
             }
+            impl ::prost::Name for SpecialConfig {
+                const NAME: &'static str = "SpecialConfig";
+                const PACKAGE: &'static str = "v1";
+                fn full_name() -> ::prost::alloc::string::String {
+                    "v1.ClimbConfig.TriggerPolicy.ErrorRate.SpecialConfig".into()
+                }
+                fn type_url() -> ::prost::alloc::string::String {
+                    "/v1.ClimbConfig.TriggerPolicy.ErrorRate.SpecialConfig".into()
+                }
+            }
+        }
+        impl ::prost::Name for ErrorRate {
+            const NAME: &'static str = "ErrorRate";
+            const PACKAGE: &'static str = "v1";
+            fn full_name() -> ::prost::alloc::string::String {
+                "v1.ClimbConfig.TriggerPolicy.ErrorRate".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/v1.ClimbConfig.TriggerPolicy.ErrorRate".into()
+            }
         }
         /// By share of slow calls.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3537,6 +4427,26 @@ pub mod climb_config {
             pub max_rt: ::core::option::Option<::prost_types::Duration>,
             #[prost(message, optional, tag = "3")]
             pub slow_rate: ::core::option::Option<i32>,
+        }
+        impl ::prost::Name for SlowRate {
+            const NAME: &'static str = "SlowRate";
+            const PACKAGE: &'static str = "v1";
+            fn full_name() -> ::prost::alloc::string::String {
+                "v1.ClimbConfig.TriggerPolicy.SlowRate".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/v1.ClimbConfig.TriggerPolicy.SlowRate".into()
+            }
+        }
+    }
+    impl ::prost::Name for TriggerPolicy {
+        const NAME: &'static str = "TriggerPolicy";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.ClimbConfig.TriggerPolicy".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.ClimbConfig.TriggerPolicy".into()
         }
     }
     /// How large a step is.
@@ -3558,6 +4468,26 @@ pub mod climb_config {
         pub tune_up_period: ::core::option::Option<i32>,
         #[prost(message, optional, tag = "8")]
         pub tune_down_period: ::core::option::Option<i32>,
+    }
+    impl ::prost::Name for ClimbThrottling {
+        const NAME: &'static str = "ClimbThrottling";
+        const PACKAGE: &'static str = "v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "v1.ClimbConfig.ClimbThrottling".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/v1.ClimbConfig.ClimbThrottling".into()
+        }
+    }
+}
+impl ::prost::Name for ClimbConfig {
+    const NAME: &'static str = "ClimbConfig";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.ClimbConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.ClimbConfig".into()
     }
 }
 /// A namespace. Tag 18 must stay undeclared: see README.md.
@@ -3582,6 +4512,16 @@ pub struct Namespace {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+}
+impl ::prost::Name for Namespace {
+    const NAME: &'static str = "Namespace";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Namespace".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Namespace".into()
+    }
 }
 /// A service. A request carries namespace, name and the revision already known; an answer carries the rest.
 /// Tag 26 must stay undeclared: see README.md.
@@ -3619,6 +4559,16 @@ pub struct Service {
     /// Namespaces that may see the service.
     #[prost(message, repeated, tag = "25")]
     pub export_to: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for Service {
+    const NAME: &'static str = "Service";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Service".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Service".into()
+    }
 }
 /// One network address that serves a service, and also the body of register, heartbeat and deregister.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3676,6 +4626,16 @@ pub struct Instance {
     #[prost(message, optional, tag = "21")]
     pub vpc_id: ::core::option::Option<::prost::alloc::string::String>,
 }
+impl ::prost::Name for Instance {
+    const NAME: &'static str = "Instance";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Instance".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Instance".into()
+    }
+}
 /// How the server finds out whether an instance lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HealthCheck {
@@ -3723,6 +4683,16 @@ pub mod health_check {
         }
     }
 }
+impl ::prost::Name for HealthCheck {
+    const NAME: &'static str = "HealthCheck";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.HealthCheck".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.HealthCheck".into()
+    }
+}
 /// The instance beats; three missed intervals make it unhealthy.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatHealthCheck {
@@ -3730,12 +4700,32 @@ pub struct HeartbeatHealthCheck {
     #[prost(message, optional, tag = "1")]
     pub ttl: ::core::option::Option<u32>,
 }
+impl ::prost::Name for HeartbeatHealthCheck {
+    const NAME: &'static str = "HeartbeatHealthCheck";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.HeartbeatHealthCheck".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.HeartbeatHealthCheck".into()
+    }
+}
 /// Narrows what is delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiscoverFilter {
     /// Leaves unhealthy instances out.
     #[prost(bool, tag = "1")]
     pub only_healthy_instance: bool,
+}
+impl ::prost::Name for DiscoverFilter {
+    const NAME: &'static str = "DiscoverFilter";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.DiscoverFilter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.DiscoverFilter".into()
+    }
 }
 /// One question of the discover stream: a kind, a service, and the revision already known inside `service`.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3828,6 +4818,16 @@ pub mod discover_request {
                 _ => None,
             }
         }
+    }
+}
+impl ::prost::Name for DiscoverRequest {
+    const NAME: &'static str = "DiscoverRequest";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.DiscoverRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.DiscoverRequest".into()
     }
 }
 /// One answer of the discover stream. Which payload counts follows from `type`.
@@ -3962,6 +4962,16 @@ pub mod discover_response {
         }
     }
 }
+impl ::prost::Name for DiscoverResponse {
+    const NAME: &'static str = "DiscoverResponse";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.DiscoverResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.DiscoverResponse".into()
+    }
+}
 /// Answer of every unary call of the naming services.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Response {
@@ -3981,6 +4991,16 @@ pub struct Response {
     pub instance: ::core::option::Option<Instance>,
     #[prost(message, optional, tag = "30")]
     pub service_contract: ::core::option::Option<ServiceContract>,
+}
+impl ::prost::Name for Response {
+    const NAME: &'static str = "Response";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.Response".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.Response".into()
+    }
 }
 /// Which side of a call the rules are wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -4023,15 +5043,45 @@ pub struct InstanceHeartbeat {
     #[prost(uint32, tag = "5")]
     pub port: u32,
 }
+impl ::prost::Name for InstanceHeartbeat {
+    const NAME: &'static str = "InstanceHeartbeat";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.InstanceHeartbeat".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.InstanceHeartbeat".into()
+    }
+}
 /// Several beats in one message.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeartbeatsRequest {
     #[prost(message, repeated, tag = "1")]
     pub heartbeats: ::prost::alloc::vec::Vec<InstanceHeartbeat>,
 }
+impl ::prost::Name for HeartbeatsRequest {
+    const NAME: &'static str = "HeartbeatsRequest";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.HeartbeatsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.HeartbeatsRequest".into()
+    }
+}
 /// Carries nothing: a batch is never answered per instance.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatsResponse {}
+impl ::prost::Name for HeartbeatsResponse {
+    const NAME: &'static str = "HeartbeatsResponse";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.HeartbeatsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.HeartbeatsResponse".into()
+    }
+}
 /// The last beat that a server has seen of an instance.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatRecord {
@@ -4043,11 +5093,31 @@ pub struct HeartbeatRecord {
     #[prost(bool, tag = "7")]
     pub exist: bool,
 }
+impl ::prost::Name for HeartbeatRecord {
+    const NAME: &'static str = "HeartbeatRecord";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.HeartbeatRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.HeartbeatRecord".into()
+    }
+}
 /// Asks for last beats; used between servers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetHeartbeatsRequest {
     #[prost(string, repeated, tag = "1")]
     pub instance_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for GetHeartbeatsRequest {
+    const NAME: &'static str = "GetHeartbeatsRequest";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.GetHeartbeatsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.GetHeartbeatsRequest".into()
+    }
 }
 /// The records asked for.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4055,11 +5125,31 @@ pub struct GetHeartbeatsResponse {
     #[prost(message, repeated, tag = "1")]
     pub records: ::prost::alloc::vec::Vec<HeartbeatRecord>,
 }
+impl ::prost::Name for GetHeartbeatsResponse {
+    const NAME: &'static str = "GetHeartbeatsResponse";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.GetHeartbeatsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.GetHeartbeatsResponse".into()
+    }
+}
 /// Forgets beats; used between servers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DelHeartbeatsRequest {
     #[prost(string, repeated, tag = "1")]
     pub instance_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for DelHeartbeatsRequest {
+    const NAME: &'static str = "DelHeartbeatsRequest";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.DelHeartbeatsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.DelHeartbeatsRequest".into()
+    }
 }
 /// Outcome of forgetting.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4068,6 +5158,16 @@ pub struct DelHeartbeatsResponse {
     pub code: u32,
     #[prost(string, tag = "2")]
     pub info: ::prost::alloc::string::String,
+}
+impl ::prost::Name for DelHeartbeatsResponse {
+    const NAME: &'static str = "DelHeartbeatsResponse";
+    const PACKAGE: &'static str = "v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "v1.DelHeartbeatsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/v1.DelHeartbeatsResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod polaris_grpc_client {

@@ -1,0 +1,43 @@
+//! Section `provider`: how the instances of this process are kept registered.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{duration, scalar};
+
+/// Section `provider`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", expecting = "a section")]
+#[non_exhaustive]
+pub struct Provider {
+    /// How an instance that is going away stays up after it was isolated, so that callers see that it goes and leave
+    /// it. Default 5 s, at most 10 minutes; a registration may bring its own.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+    /// How heartbeats are sent.
+    pub heartbeat: Heartbeat,
+}
+
+/// Section `provider.heartbeat`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", expecting = "a section")]
+#[non_exhaustive]
+pub struct Heartbeat {
+    /// Whether heartbeats have a thread and connections of their own, so that an application that starves its runtime
+    /// stays registered. Default true.
+    #[serde(deserialize_with = "scalar::flag")]
+    pub own_thread: bool,
+}
+
+impl Default for Provider {
+    fn default() -> Self {
+        Self { drain: Duration::from_secs(5), heartbeat: Heartbeat::default() }
+    }
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { own_thread: true }
+    }
+}

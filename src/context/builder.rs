@@ -1,0 +1,205 @@
+//! Builds a context: gathers, checks everything at once, wires; no network I/O.
+
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::config::{Config, Surroundings};
+use crate::context::options::{self, Given};
+use crate::context::{Inner, SdkContext};
+use crate::engine::contact::Contact;
+use crate::engine::location::LocationCell;
+use crate::engine::{Engine, EngineOptions, Policy};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::build::{InstanceParts, SnapshotBuilder};
+use crate::model::instance::InstanceAddr;
+use crate::model::key::{Revision, ServiceKey};
+use crate::model::location::Location;
+use crate::model::service::ServiceInstances;
+use crate::plugin::Manager;
+use crate::registry::LocalRegistry;
+use crate::transport::{Tls, TokenSource, Transport};
+use crate::util::clock::WallClock;
+use crate::util::connect::{Connector, Tcp};
+use crate::util::task::TaskScope;
+
+/// Builds an [`SdkContext`]. What is set here wins over the configuration, whatever the order of the calls.
+///
+/// ```no_run
+/// use polarismesh::SdkContext;
+///
+/// # fn example() -> polarismesh::Result<()> {
+/// let context = SdkContext::builder()
+///     .address("polaris.internal:8091")
+///     .set("consumer.localCache.serviceRefreshInterval", "1s")
+///     .build()?;
+/// # let _ = context;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+#[derive(Default)]
+pub struct SdkContextBuilder {
+    config: Option<Config>,
+    addresses: Vec<String>,
+    settings: Vec<(String, String)>,
+    token: Option<TokenSource>,
+    tls: Option<Tls>,
+    runtime: Option<Handle>,
+    fixed: Vec<(ServiceKey, Vec<InstanceAddr>)>,
+    connector: Option<Arc<dyn Connector>>,
+}
+
+impl SdkContextBuilder {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts from this configuration instead of the defaults.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Adds a server, as `host:port`; the port is 8091 if none is given. Given addresses replace those of the
+    /// configuration.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.addresses.push(address.into());
+        self
+    }
+
+    /// Sets one key of the configuration by its path in `polaris.yaml`.
+    ///
+    /// ```
+    /// # use polarismesh::SdkContext;
+    /// SdkContext::builder().set("consumer.localCache.serviceRefreshInterval", "1s");
+    /// ```
+    pub fn set(mut self, path: &str, value: impl Into<String>) -> Self {
+        self.settings.push((path.to_owned(), value.into()));
+        self
+    }
+
+    /// The access token: fixed text, a file that is read again as it rotates, or a function.
+    pub fn token(mut self, token: impl Into<TokenSource>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Encrypts the connections to the control plane. Needs one of the `tls-*` features.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The runtime that all tasks of the context run on. Default: the current one. It needs time and I/O enabled.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Gives a service a fixed list of instances, for development without a server: the service is never asked for.
+    pub fn fixed<A: Into<InstanceAddr>>(mut self, key: impl Into<ServiceKey>, at: impl IntoIterator<Item = A>) -> Self {
+        self.fixed.push((key.into(), at.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Connects in another way than by TCP: how the in-memory server is reached.
+    #[cfg(feature = "testing")]
+    pub(crate) fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
+    /// Builds the context. No network I/O, nothing is started that the first use does not need.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidConfig` lists every problem of the configuration with its path; it also says so when there is no tokio
+    /// runtime, no server address, or TLS without a `tls-*` feature.
+    pub fn build(self) -> Result<SdkContext> {
+        let config = self.effective_config()?;
+        let fixed = self.fixed_services()?;
+        let runtime = self.runtime.map_or_else(Handle::try_current, Ok).map_err(|error| {
+            let what = "a context needs a tokio runtime: build it inside of one, or give one by `runtime(handle)`";
+            Error::new(ErrorKind::InvalidConfig, what).with_source(error)
+        })?;
+        let connector = self.connector.unwrap_or_else(|| Arc::new(Tcp));
+        wire(config, runtime, fixed, Given { token: self.token, tls: self.tls, connector })
+    }
+
+    fn effective_config(&self) -> Result<Config> {
+        // Not the bare defaults: a location may stand in the environment.
+        let mut config = self.config.clone().map_or_else(|| Config::from_yaml(""), Ok)?;
+        for (path, value) in &self.settings {
+            config.set(path, value)?;
+        }
+        if !self.addresses.is_empty() {
+            let parsed = self.addresses.iter().map(|address| address.parse()).collect::<Result<Vec<_>, _>>();
+            config.global.server_connector.addresses =
+                parsed.map_err(|error| Error::new(ErrorKind::InvalidConfig, format!("address: {error}")))?;
+        }
+        let no_server = !self.fixed.is_empty();
+        config.validate_in(&Surroundings { routers: &[], balancers: &[], no_server })?;
+        Ok(config)
+    }
+
+    fn fixed_services(&self) -> Result<Vec<ServiceInstances>> {
+        let service = |(key, addresses): &(ServiceKey, Vec<InstanceAddr>)| {
+            key.validate()?;
+            let mut builder = SnapshotBuilder::new(key.clone());
+            for at in addresses {
+                let parts = InstanceParts { host: at.host(), port: at.port().into(), ..InstanceParts::default() };
+                builder.push(parts, []).map_err(|error| {
+                    Error::new(ErrorKind::InvalidArgument, format!("fixed: {error}")).with_service(key.text())
+                })?;
+            }
+            Ok(builder.finish(Revision::default(), [], None))
+        };
+        self.fixed.iter().map(service).collect()
+    }
+}
+
+/// Makes all parts and joins them. Nothing of it does I/O or waits.
+fn wire(config: Config, runtime: Handle, fixed: Vec<ServiceInstances>, given: Given) -> Result<SdkContext> {
+    let manager = Manager::new(&config.consumer);
+    let policy = Policy::new(&manager, &config.consumer)?;
+    let scope = TaskScope::new(runtime);
+    let exit = scope.apart();
+    let clock = WallClock::start();
+    let transport = Transport::new(options::transport(&config, given), &scope)?;
+    let (registry, writer) = LocalRegistry::new(options::registry(&config, clock, fixed), scope.clone());
+    if !config.global.server_connector.addresses.is_empty() {
+        registry.attach(transport.discover(writer));
+    }
+    let engine_options = EngineOptions { policy, api_timeout: config.global.api.timeout };
+    let engine = Engine::new(registry.clone(), scope.clone(), engine_options);
+    let location = &config.global.location;
+    let location = LocationCell::new(Location::new(&*location.region, &*location.zone, &*location.campus));
+    let inner = Arc::new(Inner {
+        config,
+        scope,
+        exit,
+        transport,
+        registry,
+        engine,
+        location,
+        contact: Contact::new(),
+        clock,
+        provider: OnceLock::new(),
+        starting: Mutex::new(()),
+        started: AtomicBool::new(false),
+        closing: AtomicBool::new(false),
+        closed: watch::Sender::new(false),
+        wake: watch::Sender::new(0),
+    });
+    Ok(SdkContext::of(inner))
+}
+
+impl fmt::Debug for SdkContextBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SdkContextBuilder").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,145 @@
+//! The services in use, by name.
+//!
+//! A look-up happens on every pick by name, an insertion once for each service: the map is copied when it changes, and
+//! read without a lock.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::engine::retire::Retired;
+use crate::engine::view::Service;
+use crate::engine::{Engine, compile};
+use crate::model::key::{KeyParts, ResourceKind, ServiceKey, ServiceKeyRef};
+use crate::registry::Pin;
+use crate::util::hash::NameHash;
+
+type Map = HashMap<ServiceKey, Arc<Service>, NameHash>;
+
+/// The services in use, and which of them are to be compiled.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    map: ArcSwap<Map>,
+    /// Held to change the map.
+    writer: Mutex<Retired>,
+    marked: Mutex<Vec<Arc<Service>>>,
+    notify: Notify,
+    compiling: AtomicBool,
+}
+
+impl Services {
+    /// The service, if somebody asked for it before. Allocates nothing.
+    #[inline]
+    pub(crate) fn with<T>(&self, key: ServiceKeyRef<'_>, then: impl FnOnce(&Arc<Service>) -> T) -> Option<T> {
+        self.map.load().get(&key as &dyn KeyParts).map(then)
+    }
+
+    /// Marks a service for the compile task.
+    pub(crate) fn mark(&self, service: &Arc<Service>) {
+        lock(&self.marked).push(Arc::clone(service));
+        self.notify.notify_one();
+    }
+
+    pub(super) fn mark_key(&self, key: &ServiceKey) {
+        self.with(key.as_ref(), |service| self.mark(service));
+    }
+
+    pub(super) fn mark_all(&self) {
+        self.map.load().values().for_each(|service| self.mark(service));
+    }
+
+    /// What is marked; once each.
+    pub(super) fn take_marked(&self) -> Vec<Arc<Service>> {
+        let mut marked = std::mem::take(&mut *lock(&self.marked));
+        marked.sort_by_key(|service| Arc::as_ptr(service).cast::<()>());
+        marked.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        marked
+    }
+
+    pub(super) async fn marked(&self) {
+        self.notify.notified().await;
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Service>> {
+        self.map.load().values().cloned().collect()
+    }
+
+    /// Forgets a service, unless another one took its place meanwhile.
+    pub(super) fn remove(&self, service: &Arc<Service>) {
+        self.change(|map| {
+            if map.get(service.key()).is_some_and(|there| Arc::ptr_eq(there, service)) {
+                map.remove(service.key());
+            }
+        });
+    }
+
+    /// Frees replaced maps that nobody reads any more; whether there are none left.
+    pub(super) fn sweep(&self) -> bool {
+        let mut retired = lock(&self.writer);
+        retired.sweep();
+        retired.is_empty()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Map) -> T) -> T {
+        let mut retired = lock(&self.writer);
+        let mut map = Map::clone(&self.map.load());
+        let result = change(&mut map);
+        retired.push(self.map.swap(Arc::new(map)));
+        result
+    }
+}
+
+impl Engine {
+    /// The service of this name, asked for from now on: subscribes it if nobody did before.
+    ///
+    /// A name that the control plane would not take, and a context that is closed, give a service that refuses.
+    pub(crate) fn service(&self, key: ServiceKeyRef<'_>) -> Arc<Service> {
+        let shared = &self.0;
+        if let Some(service) = shared.services.with(key, Arc::clone) {
+            return service;
+        }
+        let key = ServiceKey::from(key);
+        let (policy, gate) = (Arc::clone(&shared.policy), Arc::clone(&shared.gate));
+        if let Err(error) = gate.check_scope().and_then(|()| key.validate()) {
+            return Arc::new(Service::refused(key, error, policy, gate));
+        }
+        // Outside the lock: it takes locks of its own. Of two that race here, both get the same entry.
+        let source = shared.registry.entry(&key.of(ResourceKind::Instances));
+        let service = shared.services.change(|map| {
+            let make = || Arc::new(Service::new(key.clone(), source, policy, gate));
+            Arc::clone(map.entry(key.clone()).or_insert_with(make))
+        });
+        shared.services.mark(&service);
+        self.start_compiling();
+        service
+    }
+
+    /// As [`Self::service`], kept subscribed while the pin is held.
+    pub(crate) fn pinned(&self, key: ServiceKeyRef<'_>) -> (Arc<Service>, Option<Pin>) {
+        loop {
+            let service = self.service(key);
+            let Some(source) = service.source() else { return (service, None) };
+            let pin = source.pin();
+            if Arc::ptr_eq(pin.entry(), source) {
+                return (service, Some(pin));
+            }
+            // The entry expired a moment ago and its successor is pinned: the service follows it.
+            self.0.services.remove(&service);
+        }
+    }
+
+    fn start_compiling(&self) {
+        if !self.0.services.compiling.swap(true, Ordering::AcqRel) {
+            let shared = Arc::clone(&self.0);
+            self.0.scope.supervise("consumer-views", move || compile::run(Arc::clone(&shared)));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is under these locks is changed in single steps, so a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,174 @@
+//! What is to be kept fed: a set that handles change and the worker catches up with.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::model::key::ServiceEventKey;
+
+/// Says which keys are wanted. Clones share the set; the worker ends with the last of them.
+#[derive(Clone)]
+pub(crate) struct DiscoverHandle(Arc<Owner>);
+
+/// Closes the set when the last handle goes. The worker holds the set only, so it does not keep itself alive.
+struct Owner(Arc<Desired>);
+
+/// The set, and what changed in it since the worker last looked.
+#[derive(Debug, Default)]
+pub(super) struct Desired {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wanted: HashSet<ServiceEventKey>,
+    /// Keys that were added or removed, in that order; what became of them says `wanted`.
+    touched: Vec<ServiceEventKey>,
+    closed: bool,
+}
+
+/// A change that the worker takes over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Want(ServiceEventKey),
+    Forget(ServiceEventKey),
+}
+
+pub(super) fn pair() -> (DiscoverHandle, Arc<Desired>) {
+    let desired = Arc::new(Desired::default());
+    (DiscoverHandle(Arc::new(Owner(Arc::clone(&desired)))), desired)
+}
+
+// === impl DiscoverHandle ===
+
+impl DiscoverHandle {
+    /// Keeps `key` fed until it is forgotten.
+    pub(crate) fn want(&self, key: ServiceEventKey) {
+        let desired = &self.0.0;
+        let mut state = desired.lock();
+        if state.wanted.insert(key.clone()) {
+            state.touch(key);
+            drop(state);
+            desired.changed.notify_one();
+        }
+    }
+
+    /// Feeds `key` no longer. An answer that is on its way is dropped.
+    pub(crate) fn forget(&self, key: &ServiceEventKey) {
+        let desired = &self.0.0;
+        let mut state = desired.lock();
+        if state.wanted.remove(key) {
+            state.touch(key.clone());
+            drop(state);
+            desired.changed.notify_one();
+        }
+    }
+}
+
+impl fmt::Debug for DiscoverHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiscoverHandle").field("wanted", &self.0.0.lock().wanted.len()).finish()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+// === impl Desired ===
+
+impl Desired {
+    /// Everything that is wanted, for a worker that starts.
+    pub(super) fn all(&self) -> Vec<ServiceEventKey> {
+        let mut state = self.lock();
+        state.touched.clear();
+        state.wanted.iter().cloned().collect()
+    }
+
+    /// What changed since the last look.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        let mut state = self.lock();
+        let touched = std::mem::take(&mut state.touched);
+        let to_change = |key: ServiceEventKey| match state.wanted.contains(&key) {
+            true => Change::Want(key),
+            false => Change::Forget(key),
+        };
+        touched.into_iter().map(to_change).collect()
+    }
+
+    /// Whether all handles are gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Waits for a change. Cancel safe: a change that nobody waited for is kept.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn touch(&mut self, key: ServiceEventKey) {
+        // A key that flips while the worker is busy must not grow the list without bound.
+        if self.touched.len() > 2 * self.wanted.len() + 64 {
+            let mut seen = HashSet::new();
+            self.touched.retain(|key| seen.insert(key.clone()));
+        }
+        self.touched.push(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::key::{ResourceKind, ServiceKey};
+
+    fn key(name: &str) -> ServiceEventKey {
+        ServiceKey::new("default", name).of(ResourceKind::Instances)
+    }
+
+    #[test]
+    fn changes_come_once_and_say_what_holds_now() {
+        let (handle, desired) = pair();
+        handle.want(key("a"));
+        handle.want(key("a"));
+        handle.want(key("b"));
+        handle.forget(&key("b"));
+        handle.forget(&key("never"));
+        let changes = desired.changes();
+        assert_eq!(changes.first(), Some(&Change::Want(key("a"))));
+        assert!(changes.iter().skip(1).all(|change| *change == Change::Forget(key("b"))), "{changes:?}");
+        assert!(desired.changes().is_empty());
+        assert_eq!(desired.all(), [key("a")]);
+    }
+
+    #[test]
+    fn a_key_that_flips_does_not_grow_the_list_without_bound() {
+        let (handle, desired) = pair();
+        for _ in 0..10_000 {
+            handle.want(key("a"));
+            handle.forget(&key("a"));
+        }
+        assert!(desired.changes().len() < 200);
+    }
+
+    #[test]
+    fn the_last_handle_closes_the_set() {
+        let (handle, desired) = pair();
+        let other = handle.clone();
+        drop(handle);
+        assert!(!desired.is_closed());
+        drop(other);
+        assert!(desired.is_closed());
+    }
+}

@@ -1,0 +1,97 @@
+//! One stream: questions in, answers out, in order.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::server::ServerAddr;
+use crate::pb::v1;
+use crate::transport::Inner;
+use crate::transport::auth::Operation;
+use crate::transport::discover::schedule::MAX_OUTSTANDING;
+use crate::transport::pool::Link;
+use crate::transport::rpc;
+
+type Opening = Pin<Box<dyn Future<Output = Result<Response<Streaming<v1::DiscoverResponse>>, Status>> + Send>>;
+
+/// A discover stream. Dropping it ends it.
+pub(super) struct Session {
+    link: Arc<Link>,
+    request_id: Arc<str>,
+    questions: mpsc::Sender<v1::DiscoverRequest>,
+    answers: Answers,
+}
+
+/// A server sends its headers with its first answer, so a stream is not open before a question was asked: opening is
+/// waited for like an answer.
+enum Answers {
+    Opening(Opening),
+    Open(Box<Streaming<v1::DiscoverResponse>>),
+}
+
+/// Why there are no more answers.
+pub(super) struct Ended {
+    pub(super) error: Error,
+    /// Whether the server ended it, rather than the connection.
+    pub(super) by_server: bool,
+}
+
+impl Session {
+    /// Prepares the stream; nothing is dialled before the first answer is waited for.
+    pub(super) async fn open(transport: &Inner, server: &ServerAddr) -> Result<Self> {
+        let (questions, asked) = mpsc::channel(MAX_OUTSTANDING);
+        let mut request = Request::new(ReceiverStream::new(asked));
+        let request_id = transport.auth.stamp(request.metadata_mut(), Operation::Discover).await?;
+        let link = transport.pool.link(server)?;
+        let mut client = transport.client(&link);
+        let opening = Box::pin(async move { client.discover(request).await });
+        Ok(Self { link, request_id, questions, answers: Answers::Opening(opening) })
+    }
+
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Sends a question; there is room for all that may be outstanding. A stream that is gone says so by its answers.
+    pub(super) fn ask(&self, question: v1::DiscoverRequest) {
+        let _ = self.questions.try_send(question);
+    }
+
+    /// The next answer. Cancel safe.
+    pub(super) async fn answer(&mut self) -> Result<v1::DiscoverResponse, Ended> {
+        if let Answers::Opening(opening) = &mut self.answers {
+            match opening.await {
+                Ok(response) => self.answers = Answers::Open(Box::new(response.into_inner())),
+                Err(status) => return Err(self.failed(&status)),
+            }
+        }
+        let Answers::Open(answers) = &mut self.answers else { return Err(self.ended()) };
+        match answers.message().await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(self.ended()),
+            Err(status) => Err(self.failed(&status)),
+        }
+    }
+
+    fn failed(&self, status: &Status) -> Ended {
+        let error = rpc::from_status(status, Operation::Discover, &self.link);
+        Ended { error: self.about(error), by_server: self.link.fault().is_none() }
+    }
+
+    fn ended(&self) -> Ended {
+        let fault = self.link.fault();
+        let by_server = fault.is_none();
+        let why = fault.unwrap_or_else(|| "the server ended the stream".to_owned());
+        Ended { error: self.about(Error::new(ErrorKind::Network, format!("discover: {why}"))), by_server }
+    }
+
+    /// Says where an error happened.
+    pub(super) fn about(&self, error: Error) -> Error {
+        error.with_address(self.link.server().to_string()).with_request_id(Arc::clone(&self.request_id))
+    }
+}

@@ -1,0 +1,402 @@
+//! The actor: keeps a stream open while anything is wanted, asks what the schedule says, hands answers to the sink.
+//!
+//! It waits in one place only, and there for everything at once: an answer, a change of what is wanted, a new list of
+//! servers, the next due time. Cancellation ends it at any of its awaits. A stream that fails demotes its server, and
+//! the next one is opened after a delay that starts over only once a server has answered: one that accepts and closes is
+//! not hammered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::desired::{Change, Desired};
+use super::schedule::{Pace, Question, Schedule, Step, StreamEnd, Verdict};
+use super::session::{Ended, Session};
+use super::{LinkState, ResourceSink};
+use crate::error::{Error, ErrorKind, ServerCode};
+use crate::model::key::{ResourceKind, ServiceEventKey};
+use crate::model::server::ServerAddr;
+use crate::model::snapshot::Answer;
+use crate::pb::v1;
+use crate::transport::Inner;
+use crate::transport::clusters::Cluster;
+use crate::util::backoff::Backoff;
+use crate::wire::code::Answered;
+use crate::wire::{request, resource};
+
+/// The longest pause between two streams.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// The shortest pause after a server refused the stream for its token.
+const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(20);
+/// Answers in a row that speak of trouble in the server, after which another one is tried.
+const MAX_FAULTS: u32 = 3;
+
+/// The worker of one context.
+pub(super) struct Worker {
+    transport: Arc<Inner>,
+    desired: Arc<Desired>,
+    sink: Arc<dyn ResourceSink>,
+    schedule: Schedule,
+    backoff: Backoff,
+    told: Told,
+}
+
+/// What the sink was told of the link.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Connecting,
+    Up(Arc<str>),
+    Down(ErrorKind),
+}
+
+/// How a stream ended.
+enum End {
+    /// All handles are gone.
+    Closed,
+    /// We left it; the next one may follow at once.
+    Left,
+    /// It failed; the next one has to wait.
+    Failed { unauthorized: bool },
+}
+
+/// A stream in use.
+struct Stream {
+    session: Session,
+    server: ServerAddr,
+    name: Arc<str>,
+    /// See [`crate::transport::endpoint::Servers::epoch`].
+    epoch: u64,
+    /// No more questions: it ends when all are answered.
+    leaving: bool,
+    /// Whether the server has given a useful answer.
+    proven: bool,
+    /// Answers in a row that speak of trouble.
+    faults: u32,
+    used: Instant,
+}
+
+/// Why a stream is given up.
+struct Broken {
+    error: Error,
+    end: StreamEnd,
+}
+
+impl Worker {
+    pub(super) fn new(transport: Arc<Inner>, desired: Arc<Desired>, sink: Arc<dyn ResourceSink>) -> Self {
+        let options = &transport.options;
+        let pace = Pace { refresh: options.refresh_interval, answer: options.message_timeout };
+        let backoff = Backoff::clamped(options.reconnect_base, MAX_PAUSE);
+        let mut schedule = Schedule::new(pace);
+        desired.all().into_iter().for_each(|key| schedule.want(key));
+        Self { transport, desired, sink, schedule, backoff, told: Told::Nothing }
+    }
+
+    /// Runs until all handles are gone, or until it is cancelled.
+    pub(super) async fn run(mut self) {
+        while self.until_wanted().await {
+            match self.stream().await {
+                End::Closed => return,
+                End::Left => {}
+                End::Failed { unauthorized } => self.pause(unauthorized).await,
+            }
+        }
+    }
+
+    /// Waits for the first key; false when there will be none.
+    async fn until_wanted(&mut self) -> bool {
+        loop {
+            self.catch_up();
+            if self.desired.is_closed() {
+                return false;
+            }
+            if !self.schedule.is_empty() {
+                return true;
+            }
+            self.desired.changed().await;
+        }
+    }
+
+    fn catch_up(&mut self) {
+        for change in self.desired.changes() {
+            match change {
+                Change::Want(key) => self.schedule.want(key),
+                Change::Forget(key) => self.schedule.forget(&key),
+            }
+        }
+    }
+
+    /// Waits before the next stream; changes of what is wanted go on being taken in, and a new server ends the wait.
+    async fn pause(&mut self, unauthorized: bool) {
+        let mut pause = self.backoff.next_delay(&mut rand::rng());
+        if unauthorized {
+            pause += UNAUTHORIZED_PAUSE;
+        }
+        let until = Instant::now() + pause;
+        let mut replaced = self.transport.clusters.replaced();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                () = self.desired.changed() => self.catch_up(),
+                Ok(()) = replaced.changed() => return,
+            }
+            if self.desired.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// Opens a stream and keeps it until it fails or is left.
+    async fn stream(&mut self) -> End {
+        if self.told == Told::Nothing {
+            self.told = Told::Connecting;
+            self.sink.link(LinkState::Connecting);
+        }
+        let mut stream = match self.open().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.down(None, &error);
+                return match error.kind() {
+                    ErrorKind::Closed => End::Closed,
+                    kind => End::Failed { unauthorized: kind == ErrorKind::Unauthorized },
+                };
+            }
+        };
+        self.schedule.connected(&stream.name);
+        let mut replaced = self.transport.clusters.replaced();
+        loop {
+            let now = Instant::now();
+            if self.desired.is_closed() {
+                return End::Closed;
+            }
+            if self.is_to_be_left(&mut stream, now) {
+                self.schedule.disconnected(StreamEnd::Left, now, &mut rand::rng());
+                return End::Left;
+            }
+            self.ask(&mut stream, now);
+            let wake_at = self.wake_at(&stream, now);
+            let outcome = tokio::select! {
+                () = self.desired.changed() => { self.catch_up(); Ok(()) }
+                answer = stream.session.answer() => match answer {
+                    Ok(answer) => self.take(&mut stream, answer).await,
+                    Err(Ended { error, by_server }) => {
+                        let end = if by_server { StreamEnd::Ended } else { StreamEnd::Lost };
+                        Err(Some(Broken { error, end }))
+                    }
+                },
+                () = tokio::time::sleep_until(wake_at) => self.overdue(&stream).map_err(Some),
+                Ok(()) = replaced.changed() => Ok(()),
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(Some(broken)) => return self.lost(&stream, broken),
+                Err(None) => {
+                    // A new token: the stream carries the old one for as long as it lives.
+                    self.schedule.disconnected(StreamEnd::Lost, Instant::now(), &mut rand::rng());
+                    return End::Left;
+                }
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Stream, Error> {
+        let now = Instant::now();
+        let server = self.transport.pick(Cluster::Discover)?;
+        let epoch = self.transport.clusters.epoch(Cluster::Discover, now);
+        let session = Session::open(&self.transport, &server).await?;
+        let name: Arc<str> = server.to_string().into();
+        Ok(Stream { session, server, name, epoch, leaving: false, proven: false, faults: 0, used: now })
+    }
+
+    /// Whether the stream is to be left now: nothing is wanted for long, or another server's turn has come and every
+    /// question is answered.
+    fn is_to_be_left(&self, stream: &mut Stream, now: Instant) -> bool {
+        let clusters = &self.transport.clusters;
+        let epoch = clusters.epoch(Cluster::Discover, now);
+        if epoch != stream.epoch {
+            stream.epoch = epoch;
+            stream.leaving = clusters.current(Cluster::Discover, now).is_some_and(|server| server != stream.server);
+        }
+        if !self.schedule.is_empty() {
+            stream.used = now;
+        }
+        let idle = now >= stream.used + self.transport.options.idle_timeout;
+        (stream.leaving || idle) && self.schedule.outstanding() == 0
+    }
+
+    /// Asks all that is due.
+    fn ask(&mut self, stream: &mut Stream, now: Instant) {
+        if stream.leaving {
+            return;
+        }
+        while let Some(step) = self.schedule.next(now) {
+            match step {
+                Step::Ask(key) => stream.session.ask(request::discover(&key, &self.sink.revision(&key))),
+                Step::Probe(kind) => stream.session.ask(request::probe(kind)),
+                Step::Unsupported(key) => {
+                    self.sink.apply(&key, Answer::Unsupported);
+                }
+            }
+        }
+    }
+
+    fn wake_at(&self, stream: &Stream, now: Instant) -> Instant {
+        let poll = self.schedule.wake_at(now).filter(|_| !stream.leaving);
+        let idle = self.schedule.is_empty().then(|| stream.used + self.transport.options.idle_timeout);
+        let switch = self.transport.clusters.next_switch(Cluster::Discover).filter(|at| *at > now);
+        let far = now + Duration::from_secs(3600);
+        [poll, idle, switch, self.schedule.deadline()].into_iter().flatten().fold(far, Instant::min)
+    }
+
+    /// Fails when the next answer should have come.
+    fn overdue(&self, stream: &Stream) -> Result<(), Broken> {
+        if self.schedule.deadline().is_none_or(|deadline| Instant::now() < deadline) {
+            return Ok(());
+        }
+        let within = self.transport.options.message_timeout;
+        let error = Error::new(ErrorKind::Timeout, format!("discover: no answer within {within:?}"));
+        Err(Broken { error: stream.session.about(error), end: StreamEnd::Lost })
+    }
+
+    /// Takes an answer. Fails if the stream cannot be trusted any more, with nothing if it needs another token.
+    async fn take(&mut self, stream: &mut Stream, answer: v1::DiscoverResponse) -> Result<(), Option<Broken>> {
+        let now = Instant::now();
+        let broken = |why: &str| {
+            let error = stream.session.about(Error::new(ErrorKind::Network, format!("discover: {why}")));
+            Some(Broken { error, end: StreamEnd::Lost })
+        };
+        let code = answer.code();
+        let Some(question) = self.schedule.answered(now) else {
+            return Err(broken("an answer came that nobody asked for"));
+        };
+        match question {
+            _ if code.get() == 0 => return Err(broken("an answer came without a code")),
+            Question::Forgotten => self.proven(stream),
+            Question::Probe(kind) => {
+                self.proven(stream);
+                // Any other code complains of the missing service, and so the server knows the kind.
+                let served = code != ServerCode::INVALID_DISCOVER_RESOURCE;
+                for key in self.schedule.probed(kind, served) {
+                    self.sink.apply(&key, Answer::Unsupported);
+                }
+            }
+            Question::Key(key) if is_out_of_step(key.kind, &answer) => {
+                self.schedule.settle(&key, Verdict::Fault, now, &mut rand::rng());
+                return Err(broken("answers are out of step with the questions"));
+            }
+            Question::Key(key) => return self.deliver(stream, &key, answer, now).await,
+        }
+        Ok(())
+    }
+
+    /// Hands an answer of a wanted key to the sink.
+    async fn deliver(
+        &mut self,
+        stream: &mut Stream,
+        key: &ServiceEventKey,
+        answer: v1::DiscoverResponse,
+        now: Instant,
+    ) -> Result<(), Option<Broken>> {
+        let refuses = answer.code() == ServerCode::INVALID_DISCOVER_RESOURCE;
+        let answer = if refuses && !key.kind.is_rule() {
+            // Every server serves these: it means something else, and an empty list would be a lie.
+            Answer::Failed(answer.error(&format!("discovering {}", key.kind)).with_service(key.service.text()))
+        } else {
+            resource::answer(key, answer)
+        };
+        let error = match answer {
+            Answer::Failed(error) => stream.session.about(error),
+            Answer::Unsupported => {
+                self.proven(stream);
+                self.schedule.unsupported(key);
+                self.sink.apply(key, Answer::Unsupported);
+                return Ok(());
+            }
+            answer => {
+                self.proven(stream);
+                let changed = self.sink.apply(key, answer);
+                self.schedule.settle(key, Verdict::Known { changed }, now, &mut rand::rng());
+                return Ok(());
+            }
+        };
+        let verdict = verdict(&error);
+        self.schedule.settle(key, verdict, now, &mut rand::rng());
+        if error.kind() == ErrorKind::Unauthorized && self.transport.auth.refresh().await {
+            return Err(None);
+        }
+        self.sink.apply(key, Answer::Failed(error.clone()));
+        if verdict != Verdict::Fault {
+            self.proven(stream);
+            return Ok(());
+        }
+        stream.faults += 1;
+        let elsewhere = self.transport.clusters.has_alternative(Cluster::Discover, &stream.server, now);
+        if stream.faults >= MAX_FAULTS && elsewhere {
+            return Err(Some(Broken { error, end: StreamEnd::Lost }));
+        }
+        Ok(())
+    }
+
+    /// The server gave a useful answer.
+    fn proven(&mut self, stream: &mut Stream) {
+        stream.faults = 0;
+        if std::mem::replace(&mut stream.proven, true) {
+            return;
+        }
+        self.backoff.reset();
+        self.transport.clusters.succeeded(Cluster::Discover, &stream.server);
+        if !matches!(&self.told, Told::Up(server) if *server == stream.name) {
+            if matches!(self.told, Told::Down(_)) {
+                tracing::info!(server = %stream.name, "discovery works again");
+            }
+            self.told = Told::Up(Arc::clone(&stream.name));
+            self.sink.link(LinkState::Up { server: Arc::clone(&stream.name) });
+        }
+    }
+
+    /// Gives a stream up, demotes its server, and makes every key due again.
+    fn lost(&mut self, stream: &Stream, broken: Broken) -> End {
+        let Broken { error, end } = broken;
+        let now = Instant::now();
+        if self.transport.pool.check_open().is_err() {
+            return End::Closed;
+        }
+        self.transport.pool.discard(stream.session.link());
+        self.transport.clusters.failed(Cluster::Discover, &stream.server, now);
+        if let Some(key) = self.schedule.disconnected(end, now, &mut rand::rng()) {
+            let error = error.clone().with_service(key.service.text());
+            self.sink.apply(&key, Answer::Failed(error));
+        }
+        // While another server is there to be tried, the link is not down yet.
+        if !self.transport.clusters.has_alternative(Cluster::Discover, &stream.server, now) {
+            self.down(Some(Arc::clone(&stream.name)), &error);
+        }
+        End::Failed { unauthorized: error.kind() == ErrorKind::Unauthorized }
+    }
+
+    fn down(&mut self, server: Option<Arc<str>>, error: &Error) {
+        if self.told == Told::Down(error.kind()) {
+            return;
+        }
+        if !matches!(self.told, Told::Down(_)) {
+            tracing::warn!(%error, "discovery does not work; what is known stays in use");
+        }
+        self.told = Told::Down(error.kind());
+        self.sink.link(LinkState::Down { server, error: error.clone() });
+    }
+}
+
+/// Whether a good answer names another kind than was asked for. Errors may name none or a wrong one; services may go by
+/// another name when they were asked for by an alias.
+fn is_out_of_step(asked: ResourceKind, answer: &v1::DiscoverResponse) -> bool {
+    answer.code().is_success() && resource::subject(answer).kind.is_some_and(|kind| kind != asked)
+}
+
+fn verdict(error: &Error) -> Verdict {
+    match error.server_code() {
+        Some(code) if code.is_throttled() => Verdict::Throttled,
+        Some(_) if error.is_retryable() => Verdict::Fault,
+        _ => Verdict::Refused,
+    }
+}

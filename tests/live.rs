@@ -1,0 +1,234 @@
+//! Against a real Polaris server on loopback, at `POLARIS_SERVER_ADDRESS`: the only tests that are ignored by default.
+//!
+//! `POLARIS_SERVER_ADDRESS=127.0.0.1:8091 cargo test --test live -- --ignored --test-threads=1`
+//!
+//! One after the other, because one of them loads the server; each uses services of names that no other run has used. A server that checks
+//! health every second (`healthcheck.maxCheckInterval: 1s`) keeps the whole run under a minute.
+
+mod support;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use polarismesh::{ErrorKind, Register, RegistrationState, SdkContext, ServiceKey, Update};
+use support::console::Console;
+use support::{eventually, throughout};
+
+/// How long a change may take to be seen by a polling client: the server ticks every second, clients poll every two.
+const SEEN: Duration = Duration::from_secs(6);
+/// How long until the last instance of a service is gone: an empty list is believed after three polls only.
+const GONE: Duration = Duration::from_secs(14);
+const TTL: Duration = Duration::from_secs(1);
+
+fn server() -> String {
+    std::env::var("POLARIS_SERVER_ADDRESS").expect("POLARIS_SERVER_ADDRESS names the server under test")
+}
+
+fn context() -> SdkContext {
+    SdkContext::builder().address(server()).build().unwrap()
+}
+
+/// A service that no other test and no earlier run has used.
+fn service(name: &str) -> ServiceKey {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    ServiceKey::new("default", format!("live-{name}-{now}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn instance(key: &ServiceKey, port: u16) -> Register {
+    Register::new(key, ("127.0.0.1", port)).ttl(TTL).drain(Duration::from_secs(1))
+}
+
+/// What a client sees of the instance on `port`: health and isolation.
+async fn sees(context: &SdkContext, key: &ServiceKey, port: u16) -> Option<(bool, bool)> {
+    let list = context.consumer().get_all_instances(key).await.ok()?;
+    list.instances().iter().find(|i| i.port() == port).map(|i| (i.is_healthy(), i.is_isolated()))
+}
+
+async fn stop(contexts: impl IntoIterator<Item = SdkContext>) {
+    for context in contexts {
+        context.shutdown(Duration::from_secs(10)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn a_registered_instance_is_seen_stays_healthy_and_leaves() {
+    let key = service("life");
+    let (provider, consumer) = (context(), context());
+    let register = instance(&key, 9001).weight(30).version("1.2").protocol("grpc").metadata("env", "live");
+    let registration = provider.provider().register(register).await.unwrap();
+    eventually("seen", SEEN, async || sees(&consumer, &key, 9001).await == Some((true, false))).await;
+
+    let picked = consumer.consumer().get_one_instance(&key).await.unwrap();
+    assert_eq!(picked.authority(), "127.0.0.1:9001");
+    assert_eq!((picked.weight(), picked.version(), picked.protocol()), (30, "1.2", "grpc"));
+    assert_eq!(picked.metadata().get("env"), Some("live"));
+    assert_eq!(Some(picked.id().as_str()), registration.instance_id().as_ref().map(|id| id.as_str()));
+
+    let healthy = async || sees(&consumer, &key, 9001).await == Some((true, false));
+    throughout("beats keep it healthy", 4 * TTL, healthy).await;
+    assert!(matches!(registration.state(), RegistrationState::Registered));
+
+    registration.deregister().await.unwrap();
+    eventually("gone", GONE, async || sees(&consumer, &key, 9001).await.is_none()).await;
+    let empty = consumer.consumer().get_one_instance(&key).await.unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::NoInstances, "{empty}");
+    stop([provider, consumer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn an_instance_whose_process_was_killed_turns_unhealthy() {
+    let key = service("killed");
+    let (provider, consumer) = (context(), context());
+    provider.provider().register(instance(&key, 9001)).await.unwrap();
+    eventually("seen", SEEN, async || sees(&consumer, &key, 9001).await == Some((true, false))).await;
+    // The last handle goes without a shutdown: beats stop.
+    drop(provider);
+    eventually("unhealthy", Duration::from_secs(75), async || {
+        sees(&consumer, &key, 9001).await == Some((false, false))
+    })
+    .await;
+    stop([consumer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn an_instance_that_was_removed_at_the_console_comes_back_with_its_latest_data() {
+    let key = service("removed");
+    let (provider, consumer) = (context(), context());
+    let registration = provider.provider().register(instance(&key, 9001).metadata("v", "1")).await.unwrap();
+    registration.update(|wanted| drop(wanted.set_metadata("v", "2"))).await.unwrap();
+    eventually("seen", SEEN, async || sees(&consumer, &key, 9001).await.is_some()).await;
+
+    let id = registration.instance_id().unwrap();
+    let console = Console::beside(&server());
+    console.post("/naming/v1/instances/delete", &format!(r#"[{{"id":"{id}"}}]"#)).await;
+    let lost = async || matches!(registration.state(), RegistrationState::Lost(_));
+    eventually("lost", 12 * TTL + SEEN, lost).await;
+    eventually("restored", SEEN, async || matches!(registration.state(), RegistrationState::Registered)).await;
+    eventually("seen again", SEEN, async || sees(&consumer, &key, 9001).await == Some((true, false))).await;
+    let picked = consumer.consumer().get_one_instance(&key).await.unwrap();
+    assert_eq!(picked.metadata().get("v"), Some("2"));
+    stop([provider, consumer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn an_old_instance_that_is_deregistered_is_gone_for_everyone() {
+    let key = service("old");
+    let (provider, consumer) = (context(), context());
+    // Without beats nothing touches the instance, and with a long drain its last write is old when it is removed: a bolt
+    // store would hide the removal, once anything else was written later.
+    let old = instance(&key, 9001).manual_heartbeat().drain(Duration::from_secs(7));
+    let registration = provider.provider().register(old).await.unwrap();
+    eventually("seen", SEEN, async || sees(&consumer, &key, 9001).await.is_some()).await;
+    let present = async || sees(&consumer, &key, 9001).await.is_some();
+    throughout("it ages", Duration::from_secs(7), present).await;
+    let (removed, ()) = tokio::join!(registration.deregister(), async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        provider.provider().register(instance(&service("newer"), 9002)).await.unwrap();
+    });
+    removed.unwrap();
+    eventually("gone", GONE, async || sees(&consumer, &key, 9001).await.is_none()).await;
+    stop([provider, consumer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn an_alias_shows_the_instances_of_its_service() {
+    let key = service("source");
+    let alias = service("alias");
+    let (provider, consumer) = (context(), context());
+    provider.provider().register(instance(&key, 9001)).await.unwrap();
+    eventually("seen", SEEN, async || sees(&consumer, &key, 9001).await.is_some()).await;
+    let body = format!(
+        r#"{{"service":"{}","namespace":"default","alias":"{}","alias_namespace":"default"}}"#,
+        key.service(),
+        alias.service()
+    );
+    Console::beside(&server()).post("/naming/v1/service/alias", &body).await;
+    eventually("seen by its alias", SEEN, async || sees(&consumer, &alias, 9001).await.is_some()).await;
+    let list = consumer.consumer().get_all_instances(&alias).await.unwrap();
+    assert_eq!((list.key(), list.alias_for()), (&alias, Some(&key)));
+
+    let refused = provider.provider().register(instance(&alias, 9002)).await.unwrap_err();
+    assert_eq!(refused.server_code().map(|c| c.get()), Some(400_000), "an alias takes no registration: {refused}");
+    stop([provider, consumer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn an_empty_and_an_unknown_service_are_told_apart() {
+    let key = service("empty");
+    let consumer = context();
+    let unknown = consumer.consumer().get_one_instance(&key).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::ServiceNotFound, "{unknown}");
+
+    let body = format!(r#"[{{"namespace":"default","name":"{}"}}]"#, key.service());
+    Console::beside(&server()).post("/naming/v1/services", &body).await;
+    let empty = async || {
+        let error = consumer.consumer().get_one_instance(&key).await.unwrap_err();
+        error.kind() == ErrorKind::NoInstances
+    };
+    eventually("known and empty", SEEN, empty).await;
+    assert!(consumer.consumer().get_all_instances(&key).await.unwrap().is_empty());
+    let services = consumer.consumer().get_services("default").await.unwrap();
+    assert!(services.services().iter().any(|s| s.key() == &key));
+    stop([consumer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn two_clients_watch_the_same_service() {
+    let key = service("watched");
+    let (provider, one, two) = (context(), context(), context());
+    let mut watches = [one.consumer().watch_instances(&key), two.consumer().watch_instances(&key)];
+    let registration = provider.provider().register(instance(&key, 9001)).await.unwrap();
+    for watch in &mut watches {
+        let seen = async {
+            loop {
+                match watch.next().await {
+                    Some(Update::Current(list)) if list.len() == 1 => return,
+                    Some(_) => {}
+                    None => panic!("the watch ended"),
+                }
+            }
+        };
+        tokio::time::timeout(SEEN, seen).await.expect("the instance is told of");
+    }
+    registration.set_isolated(true).await.unwrap();
+    for context in [&one, &two] {
+        eventually("isolated", SEEN, async || sees(context, &key, 9001).await == Some((true, true))).await;
+    }
+    stop([provider, one, two]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn a_thousand_instances_of_one_service_are_registered_and_seen() {
+    let key = service("thousand");
+    let (provider, consumer) = (context(), context());
+    let registrations: Vec<_> = (1..=1000)
+        .map(|n| {
+            let host = format!("127.0.{}.{}", n / 250, n % 250 + 1);
+            let register = Register::new(&key, (host, 9001)).ttl(Duration::from_secs(10)).drain(Duration::ZERO);
+            provider.provider().register_in_background(register).unwrap()
+        })
+        .collect();
+    for registration in &registrations {
+        tokio::time::timeout(Duration::from_secs(60), registration.registered()).await.unwrap().unwrap();
+    }
+    let all = async || consumer.consumer().get_all_instances(&key).await.is_ok_and(|list| list.len() == 1000);
+    eventually("all seen", SEEN, all).await;
+    let mut picked = std::collections::HashSet::new();
+    for _ in 0..20_000 {
+        picked.insert(consumer.consumer().get_one_instance(&key).await.unwrap().authority().to_owned());
+    }
+    assert!(picked.len() > 990, "picks reach them all: {}", picked.len());
+    provider.shutdown(Duration::from_secs(60)).await.map_err(|e| e.to_string()).unwrap();
+    let none = async || consumer.consumer().get_all_instances(&key).await.is_ok_and(|list| list.is_empty());
+    eventually("all gone", GONE, none).await;
+    stop([consumer]).await;
+}
