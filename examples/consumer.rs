@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use polarismesh::{Attempts, CallError, Classify, Outcome, Pick, Register, Result};
+use polarismesh::{Attempts, CallError, Classify, Instance, Outcome, Pick, Register, Result};
 use support::ControlPlane;
 
 /// What a call of this program fails with. Another instance may do better.
@@ -47,13 +47,13 @@ async fn main() -> Result<()> {
     // With retries elsewhere: the instance at 9001 refuses everything.
     for _ in 0..5 {
         let attempts = Attempts::up_to(3).overall(Duration::from_secs(1)).budget(0.5);
-        let answer = payments.call(&Pick::new(), attempts, async |instance| {
+        let send = async |instance: Instance| {
             if instance.port() == 9001 { Err(Refused) } else { Ok(instance.port()) }
-        });
-        match answer.await {
+        };
+        match payments.call(&Pick::new(), attempts, send).await {
             Ok(port) => println!("answered by {port}"),
             Err(CallError::Failed { error, attempts, .. }) => println!("{error:?} after {attempts} attempts"),
-            Err(CallError::NotSent(error)) => return Err(error),
+            Err(error) => println!("{error:?}"),
         }
     }
     println!("the data is {:?}", payments.freshness());

@@ -17,7 +17,7 @@ impl ControlPlane {
             return Ok(Self { address, embedded: None });
         }
         let embedded = Server::listen("127.0.0.1:0").await?;
-        Ok(Self { address: embedded.address(), embedded: Some(embedded) })
+        Ok(Self { address: embedded.address().to_owned(), embedded: Some(embedded) })
     }
 
     pub fn is_embedded(&self) -> bool {

@@ -125,6 +125,6 @@ impl ServiceHandle {
 
 impl fmt::Debug for ServiceHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceHandle").field("service", &self.service).field("pinned", &self.pin.is_some()).finish()
+        f.debug_struct("ServiceHandle").field("service", &self.service).finish_non_exhaustive()
     }
 }

@@ -5,6 +5,8 @@
 pub(crate) mod consumer;
 pub(crate) mod handle;
 pub(crate) mod provider;
+#[cfg(test)]
+mod tests;
 pub(crate) mod watch;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@
 
 use crate::balance::balancer::{Criteria, LoadBalancer, Selector, below};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::instance::Instance;
 use crate::model::subset::Subset;
 
 const ALIAS_BITS: u32 = 24;
@@ -28,7 +29,7 @@ struct Table {
 
 impl LoadBalancer for WeightedRandom {
     fn prepare(&self, subset: &Subset) -> Result<Box<dyn Selector>> {
-        Ok(Box::new(Table::new(subset.iter().map(|instance| instance.weight()))?))
+        Ok(Box::new(Table::new(subset.iter().map(Instance::weight))?))
     }
 }
 
@@ -191,16 +192,16 @@ mod tests {
 
     #[test]
     fn two_hundred_thousand_picks_fit_the_weights() {
-        const PICKS: usize = 200_000;
+        const PICKS: u32 = 200_000;
         let weights = [1, 1, 10, 50, 100, 100, 200, 500, 1000, 3000];
         let subset = weighted(&weights);
         let selector = WeightedRandom.prepare(&subset).unwrap();
         let mut seen = [0u32; 10];
-        draws(PICKS).for_each(|entropy| seen[selector.select(&subset, &Criteria::new(0, entropy))] += 1);
+        draws(PICKS as usize).for_each(|entropy| seen[selector.select(&subset, &Criteria::new(0, entropy))] += 1);
         let total: u32 = weights.iter().sum();
         let chi: f64 = (weights.iter().zip(seen))
             .map(|(weight, seen)| {
-                let expected = PICKS as f64 * f64::from(*weight) / f64::from(total);
+                let expected = f64::from(PICKS) * f64::from(*weight) / f64::from(total);
                 (f64::from(seen) - expected).powi(2) / expected
             })
             .sum();

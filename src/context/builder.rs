@@ -12,7 +12,7 @@ use crate::context::options::{self, Given};
 use crate::context::{Inner, SdkContext};
 use crate::engine::contact::Contact;
 use crate::engine::location::LocationCell;
-use crate::engine::{Engine, EngineOptions, Policy};
+use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::build::{InstanceParts, SnapshotBuilder};
 use crate::model::instance::InstanceAddr;
@@ -20,7 +20,7 @@ use crate::model::key::{Revision, ServiceKey};
 use crate::model::location::Location;
 use crate::model::service::ServiceInstances;
 use crate::plugin::Manager;
-use crate::registry::LocalRegistry;
+use crate::registry::{LocalRegistry, RegistryOptions};
 use crate::transport::{Tls, TokenSource, Transport};
 use crate::util::clock::WallClock;
 use crate::util::connect::{Connector, Tcp};
@@ -54,7 +54,7 @@ pub struct SdkContextBuilder {
 }
 
 impl SdkContextBuilder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -165,16 +165,16 @@ impl SdkContextBuilder {
 /// Makes all parts and joins them. Nothing of it does I/O or waits.
 fn wire(config: Config, runtime: Handle, fixed: Vec<ServiceInstances>, given: Given) -> Result<SdkContext> {
     let manager = Manager::new(&config.consumer);
-    let policy = Policy::new(&manager, &config.consumer)?;
+    let engine_options = EngineOptions::new(&manager, &config)?;
     let scope = TaskScope::new(runtime);
     let exit = scope.apart();
     let clock = WallClock::start();
     let transport = Transport::new(options::transport(&config, given), &scope)?;
-    let (registry, writer) = LocalRegistry::new(options::registry(&config, clock, fixed), scope.clone());
+    let kept = RegistryOptions::new(&config.consumer.local_cache, clock, fixed);
+    let (registry, writer) = LocalRegistry::new(kept, scope.clone());
     if !config.global.server_connector.addresses.is_empty() {
         registry.attach(transport.discover(writer));
     }
-    let engine_options = EngineOptions { policy, api_timeout: config.global.api.timeout };
     let engine = Engine::new(registry.clone(), scope.clone(), engine_options);
     let location = &config.global.location;
     let location = LocationCell::new(Location::new(&*location.region, &*location.zone, &*location.campus));

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, EmptyPolicy, ServerConnector};
+use crate::config::{Config, ServerConnector};
 use crate::model::server::ServerAddr;
-use crate::model::service::ServiceInstances;
-use crate::registry::{CacheOptions, GuardPolicy, RegistryOptions};
 use crate::transport::{Tls, TokenSource, TransportOptions};
-use crate::util::clock::WallClock;
 use crate::util::connect::Connector;
 
 /// What the builder was told beside the configuration.
@@ -65,28 +62,4 @@ fn tls_of(connector: &ServerConnector) -> Tls {
         tls = tls.server_name(name);
     }
     tls
-}
-
-pub(super) fn registry(config: &Config, clock: WallClock, fixed: Vec<ServiceInstances>) -> RegistryOptions {
-    let cache = &config.consumer.local_cache;
-    let guard = match cache.empty_guard.policy {
-        EmptyPolicy::Accept => GuardPolicy::Accept,
-        EmptyPolicy::KeepLast => {
-            GuardPolicy::KeepLast { max_age: cache.empty_guard.max_age.unwrap_or(std::time::Duration::MAX) }
-        }
-        EmptyPolicy::Guard => {
-            GuardPolicy::Guard { window: cache.guard_window(), shrink_percent: cache.empty_guard.shrink_percent }
-        }
-    };
-    let directory = cache.persist_dir.clone().filter(|_| cache.persist_enable);
-    let on_disk = directory.map(|directory| CacheOptions {
-        directory,
-        serve_at_start: cache.start_use_file_cache,
-        fresh_for: cache.persist_available_interval,
-        write_retries: cache.persist_max_write_retry,
-        read_retries: cache.persist_max_read_retry,
-        retry_interval: cache.persist_retry_interval,
-    });
-    let expire_after = cache.service_expire_enable.then_some(cache.service_expire_time);
-    RegistryOptions { expire_after, guard, cache: on_disk, clock, fixed }
 }

@@ -157,8 +157,12 @@ impl Budget {
     const FULL: u32 = Self::RESERVE * Self::RETRY;
 
     fn pay_in(&self, share: f32) {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 1")]
-        let part = (share * Self::RETRY as f32) as u32;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share is between 0 and 1, or no number and counts as 0"
+        )]
+        let part = (share * 1000.0) as u32;
         // A full one is only read, so that calls without trouble share no write.
         let pay = |balance| (part > 0 && balance < Self::FULL).then(|| u32::min(balance + part, Self::FULL));
         let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
@@ -227,10 +231,10 @@ impl Engine {
                 Err(error) => return Err(no_more(error, last, attempt - 1)),
             };
             let instance = call.instance().clone();
-            let sent = send(instance.clone());
+            let attempted = send(instance.clone());
             let result = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, sent).await,
-                None => Ok(sent.await),
+                Some(deadline) => tokio::time::timeout_at(deadline, attempted).await,
+                None => Ok(attempted.await),
             };
             let error = match result {
                 Ok(Ok(value)) => {
@@ -279,4 +283,201 @@ fn out_of_time<E>(service: &Service, overall: Option<Duration>, attempts: u32) -
         .with_attempts(attempts)
         .with_elapsed(overall.unwrap_or_default());
     CallError::TimedOut { error, attempts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fixture::{API_TIMEOUT, Fixture, id, key};
+    use crate::model::health::Load;
+    use crate::model::request::instance::Tried;
+    use proptest::prelude::*;
+    use std::sync::Mutex;
+
+    #[derive(Debug, PartialEq)]
+    struct Broken {
+        retryable: bool,
+    }
+
+    impl Classify for Broken {
+        fn outcome(&self) -> Outcome {
+            Outcome::NoAnswer
+        }
+
+        fn is_retryable(&self) -> bool {
+            self.retryable
+        }
+    }
+
+    const ANY: &Pick<'static> = &Pick::new();
+    const RETRYABLE: Broken = Broken { retryable: true };
+
+    fn load(service: &Service, id: &str) -> Load {
+        let view = service.view.load();
+        view.as_ref().unwrap().base.as_ref().unwrap().slot_of(id).unwrap().load()
+    }
+
+    fn total_in_flight(service: &Service) -> u32 {
+        service.snapshot().unwrap().instances().iter().map(|i| load(service, i.id().as_str()).in_flight).sum()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_load_until_it_ends_and_tells_how_long_it_took() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1)]).await;
+        let (first, second) = (service.start_call(ANY).unwrap(), service.start_call(ANY).unwrap());
+        assert_eq!(load(&service, "a").in_flight, 2);
+        tokio::time::advance(Duration::from_millis(20)).await;
+        first.finish(Outcome::http(200));
+        assert_eq!(load(&service, "a").latency, Some(Duration::from_millis(20)));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        drop(second);
+        let left = load(&service, "a");
+        assert_eq!((left.in_flight, left.latency), (0, Some(Duration::from_millis(20))), "dropped: no verdict");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_go_elsewhere_and_only_where_they_are_allowed() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1), ("b", 1), ("c", 1)]).await;
+        let mut tried = Tried::default();
+        tried.insert(&InstanceId::new(key(), "b"));
+        let pick = Pick::new().exclude(&tried);
+        let seen = Mutex::new(Vec::new());
+        let send = |retryable| {
+            let seen = &seen;
+            move |instance: Instance| {
+                seen.lock().unwrap().push(id(&instance));
+                async move { Err::<(), _>(Broken { retryable }) }
+            }
+        };
+        let once = fixture.engine.call(&service, &pick, Attempts::up_to(5), send(false)).await;
+        assert!(matches!(once, Err(CallError::Failed { error: Broken { retryable: false }, attempts: 1 })), "{once:?}");
+        seen.lock().unwrap().clear();
+        let all = fixture.engine.call(&service, &pick, Attempts::up_to(5), send(true)).await;
+        assert!(matches!(all, Err(CallError::Failed { error: RETRYABLE, attempts: 2 })), "nobody is left: {all:?}");
+        let mut seen = seen.into_inner().unwrap();
+        seen.sort();
+        assert_eq!((seen, total_in_flight(&service)), (vec!["a".to_owned(), "c".to_owned()], 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_succeeds_at_last_returns_its_value() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1), ("b", 1)]).await;
+        let mut left = 1;
+        let result = fixture.engine.call(&service, ANY, Attempts::up_to(2), |instance| {
+            let fails = std::mem::take(&mut left) > 0;
+            async move { if fails { Err(RETRYABLE) } else { Ok(id(&instance)) } }
+        });
+        assert!(["a", "b"].contains(&result.await.unwrap().as_str()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_never_sent_says_so() {
+        let fixture = Fixture::new();
+        let service = fixture.service();
+        let send = |_: Instance| async { Ok::<(), Broken>(()) };
+        let cold = fixture.engine.call(&service, ANY, Attempts::up_to(3), send).await;
+        let Err(CallError::NotSent(error)) = cold else { panic!("{cold:?}") };
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        fixture.serve(&[]);
+        fixture.engine.ready(&service, API_TIMEOUT).await.unwrap();
+        let empty = fixture.engine.call(&service, ANY, Attempts::up_to(3), send).await;
+        let Err(CallError::NotSent(error)) = empty else { panic!("{empty:?}") };
+        assert_eq!(error.kind(), ErrorKind::NoInstances);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_overall_time_ends_the_attempt_under_way() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1), ("b", 1)]).await;
+        let attempts = Attempts::up_to(3).overall(Duration::from_millis(100));
+        let mut first = true;
+        let began = Instant::now();
+        let result = fixture.engine.call(&service, ANY, attempts, |_| {
+            let quick = std::mem::take(&mut first);
+            async move {
+                tokio::time::sleep(Duration::from_millis(if quick { 30 } else { 3000 })).await;
+                Err::<(), _>(RETRYABLE)
+            }
+        });
+        let result = result.await;
+        let Err(CallError::TimedOut { error, attempts: 2 }) = result else { panic!("{result:?}") };
+        assert_eq!((error.kind(), error.attempts(), began.elapsed().as_millis()), (ErrorKind::Timeout, Some(2), 100));
+        assert_eq!(total_in_flight(&service), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_call_is_no_load_any_more() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1)]).await;
+        let call = fixture
+            .engine
+            .call(&service, ANY, Attempts::up_to(1), |_| async { std::future::pending::<Result<(), Broken>>().await });
+        assert!(tokio::time::timeout(Duration::from_millis(5), call).await.is_err());
+        assert_eq!(load(&service, "a"), Load::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_multiplied_by_the_budget_and_no_more() {
+        const CALLS: u32 = 1000;
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1), ("b", 1), ("c", 1)]).await;
+        let sent = AtomicU32::new(0);
+        for _ in 0..CALLS {
+            let attempts = Attempts::up_to(3).budget(0.1);
+            let result = fixture.engine.call(&service, ANY, attempts, |_| {
+                sent.fetch_add(1, Ordering::Relaxed);
+                async { Err::<(), _>(RETRYABLE) }
+            });
+            assert!(result.await.is_err());
+        }
+        // The reserve is full at first, so the share of the first call is lost.
+        let most = CALLS + CALLS / 10 + Budget::RESERVE;
+        assert!((most - 1..=most).contains(&sent.load(Ordering::Relaxed)), "{sent:?} of {most}");
+    }
+
+    proptest! {
+        #[test]
+        fn retries_never_exceed_their_share_and_the_reserve(
+            share in 0.0f32..=1.0, wishes in proptest::collection::vec(0u32..4, 1..400)
+        ) {
+            let budget = Budget::default();
+            let mut retries = 0u32;
+            for wish in &wishes {
+                budget.pay_in(share);
+                retries += (0..*wish).map(|_| u32::from(budget.take_retry())).sum::<u32>();
+            }
+            let calls = u32::try_from(wishes.len()).unwrap();
+            let most = f64::from(share) * f64::from(calls) + f64::from(Budget::RESERVE);
+            prop_assert!(f64::from(retries) <= most + 1e-3);
+        }
+    }
+
+    #[test]
+    fn shares_out_of_range_are_brought_into_it() {
+        assert_eq!(Attempts::up_to(0).budget(7.0), Attempts::up_to(1).budget(1.0));
+        assert_eq!(Attempts::up_to(1).budget(-1.0), Attempts::up_to(1).budget(0.0));
+        let budget = Budget::default();
+        while budget.take_retry() {}
+        budget.pay_in(Attempts::up_to(1).budget(f32::NAN).budget);
+        assert!(!budget.take_retry(), "what is no number pays nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_reaches_its_instance_or_says_why_not() {
+        let fixture = Fixture::new();
+        let report = |id: &str| {
+            let id = InstanceId::new(key(), id);
+            fixture.engine.report_call(&id, Outcome::Success(0), Duration::from_millis(4))
+        };
+        assert_eq!(report("a").unwrap_err().kind(), ErrorKind::NotFound);
+        let service = fixture.warm(&[("a", 1)]).await;
+        report("a").unwrap();
+        report("gone").unwrap();
+        assert_eq!(load(&service, "a").latency, Some(Duration::from_millis(4)));
+        fixture.engine.close();
+        assert_eq!(report("a").unwrap_err().kind(), ErrorKind::Closed);
+    }
 }

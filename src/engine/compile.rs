@@ -38,7 +38,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         retired.sweep();
         let waiting = !(shared.services.sweep() & retired.is_empty());
         tokio::select! {
-            changed = changes.next() => match changed {
+            told = changes.next() => match told {
                 Some(keys) => {
                     let instances = keys.iter().filter(|key| key.kind == ResourceKind::Instances);
                     instances.for_each(|key| shared.services.mark_key(&key.service));
@@ -114,4 +114,228 @@ async fn build(policy: &Policy, instances: Arc<ServiceInstances>, previous: Opti
 
 fn no_instances(service: &ServiceInstances) -> Error {
     Error::new(ErrorKind::NoInstances, "the service exists and nobody is registered").with_service(service.key().text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::{Criteria, LoadBalancer, Selector};
+    use crate::engine::fixture::{Fixture, id, instances, picked};
+    use crate::error::Result;
+    use crate::model::health::Breaker;
+    use crate::model::request::instance::Pick;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    fn kind(service: &Service) -> Option<ErrorKind> {
+        service.pick(&Pick::new()).err().map(|error| error.kind())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_list_is_picked_from_as_soon_as_it_is_compiled() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1), ("b", 1)]).await;
+        assert_eq!(picked(&service, &Pick::new()), ["a", "b"]);
+        fixture.serve(&[("b", 1), ("c", 1), ("d", 0)]);
+        fixture.until(&service, |service| service.snapshot().unwrap().len() == 3).await;
+        assert_eq!(picked(&service, &Pick::new()), ["b", "c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unchanged_list_keeps_its_view() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1)]).await;
+        let before = service.view.load_full().unwrap();
+        fixture.engine.0.services.mark(&service);
+        fixture.serve(&[("a", 1)]);
+        tokio::time::advance(LOOK_AGAIN * 2).await;
+        tokio::task::yield_now().await;
+        assert!(Arc::ptr_eq(&before, &service.view.load_full().unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn load_and_breakers_outlive_the_list_they_were_counted_on() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1), ("b", 1), ("c", 1)]).await;
+        let call = loop {
+            let call = service.start_call(&Pick::new()).unwrap();
+            if id(call.instance()) == "b" {
+                break call;
+            }
+        };
+        assert!(service.set_breaker("c", Breaker::Open));
+        fixture.serve(&[("b", 5), ("c", 1), ("d", 1)]);
+        fixture.until(&service, |service| service.snapshot().unwrap().get("d").is_some()).await;
+        let slot =
+            |id: &str| Arc::clone(service.view.load().as_ref().unwrap().base.as_ref().unwrap().slot_of(id).unwrap());
+        assert_eq!(slot("b").load().in_flight, 1);
+        assert_eq!(picked(&service, &Pick::new()), ["b", "d"]);
+        drop(call);
+        assert_eq!(slot("b").load().in_flight, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_breaker_acts_at_once_and_is_compiled_in_when_marked() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1), ("b", 1)]).await;
+        assert!(service.set_breaker("a", Breaker::Open) && !service.set_breaker("z", Breaker::Open));
+        assert_eq!(picked(&service, &Pick::new()), ["b"]);
+        fixture.engine.0.services.mark(&service);
+        let leaf_of_one = |service: &Service| service.routed(&Pick::new()).unwrap().unwrap().len() == 1;
+        fixture.until(&service, leaf_of_one).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_without_instances_and_one_that_does_not_exist_refuse_apart() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[]).await;
+        assert_eq!(kind(&service), Some(ErrorKind::NoInstances));
+        fixture.not_found();
+        fixture.until(&service, |service| kind(service) == Some(ErrorKind::ServiceNotFound)).await;
+        assert!(service.snapshot().is_none());
+        fixture.serve(&[("a", 1)]);
+        fixture.until(&service, |service| kind(service).is_none()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_never_takes_a_list_away() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1)]).await;
+        fixture.fail(Error::new(ErrorKind::Server, "out of order"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(picked(&service, &Pick::new()), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_expired_is_subscribed_anew_by_the_next_call() {
+        let idle = Duration::from_secs(5);
+        let fixture = Fixture::build(
+            &tokio::runtime::Handle::current(),
+            Arc::new(crate::balance::WeightedRandom),
+            true,
+            Some(idle),
+        );
+        let first = fixture.warm(&[("a", 1)]).await;
+        let subscribed = fixture.wants(ResourceKind::Instances);
+        fixture.until(&first, |service| !service.has_view()).await;
+        assert!(kind(&first) == Some(ErrorKind::NotReady));
+        let second = fixture.service();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert_eq!(fixture.wants(ResourceKind::Instances), subscribed + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pinned_service_never_expires() {
+        let idle = Duration::from_secs(5);
+        let balancer = Arc::new(crate::balance::WeightedRandom);
+        let fixture = Fixture::build(&tokio::runtime::Handle::current(), balancer, true, Some(idle));
+        let service = fixture.warm(&[("a", 1)]).await;
+        let pin = service.pin();
+        tokio::time::sleep(idle * 20).await;
+        assert_eq!(kind(&service), None);
+        drop(pin);
+        fixture.until(&service, |service| !service.has_view()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_ends_with_the_scope_and_shuts_the_gate() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1)]).await;
+        fixture.scope.cancel();
+        fixture.scope.join(Duration::from_secs(1)).await.unwrap();
+        assert_eq!(kind(&service), Some(ErrorKind::Closed));
+    }
+
+    #[test]
+    fn a_runtime_that_goes_away_shuts_the_gate_and_says_so() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (fixture, service) = runtime.block_on(async {
+            let fixture = Fixture::new();
+            let service = fixture.warm(&[("a", 1)]).await;
+            (fixture, service)
+        });
+        drop(runtime);
+        let error = service.pick(&Pick::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert!(error.to_string().contains("runtime"), "{error}");
+        drop(fixture);
+    }
+
+    /// A balancer whose selectors note it when a thread that picks frees them.
+    #[derive(Debug, Default)]
+    struct Noting {
+        freed: Arc<AtomicUsize>,
+        freed_by_reader: Arc<AtomicUsize>,
+    }
+
+    struct Noted {
+        freed: Arc<AtomicUsize>,
+        freed_by_reader: Arc<AtomicUsize>,
+    }
+
+    impl LoadBalancer for Noting {
+        fn prepare(&self, _: &Subset) -> Result<Box<dyn Selector>> {
+            let (freed, freed_by_reader) = (Arc::clone(&self.freed), Arc::clone(&self.freed_by_reader));
+            Ok(Box::new(Noted { freed, freed_by_reader }))
+        }
+    }
+
+    impl Selector for Noted {
+        fn select(&self, subset: &Subset, criteria: &Criteria<'_>) -> usize {
+            criteria.two_of(subset.len()).0
+        }
+    }
+
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            self.freed.fetch_add(1, Ordering::Relaxed);
+            if std::thread::current().name() == Some("reader") {
+                self.freed_by_reader.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[test]
+    fn picks_during_updates_see_whole_views_in_order_and_never_free_one() {
+        const GENERATIONS: u32 = 300;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let noting = Noting::default();
+        let (freed, freed_by_reader) = (Arc::clone(&noting.freed), Arc::clone(&noting.freed_by_reader));
+        let fixture = Fixture::build(runtime.handle(), Arc::new(noting), true, None);
+        let service = runtime.block_on(fixture.warm(&[("a", 1)]));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            for _ in 0..2 {
+                let read = || {
+                    let mut generation = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let instance = service.pick(&Pick::new()).unwrap();
+                        // The list of generation g has ids that begin with g and instances that listen on g.
+                        let port = instance.port();
+                        assert!(port == 80 || id(&instance).starts_with(&format!("{port}-")), "{instance:?}");
+                        assert!(port == 80 && generation == 0 || port >= generation, "{port} after {generation}");
+                        generation = if port == 80 { 0 } else { port };
+                    }
+                };
+                std::thread::Builder::new().name("reader".into()).spawn_scoped(threads, read).unwrap();
+            }
+            for generation in 1000..1000 + GENERATIONS {
+                let ids: Vec<_> = (0..=(generation % 7)).map(|n| format!("{generation}-{n}")).collect();
+                let list: Vec<_> = ids.iter().map(|id| (id.as_str(), 1)).collect();
+                fixture.serve_snapshot(instances(&list, generation));
+                runtime.block_on(fixture.until(&service, |service| {
+                    service.snapshot().unwrap().instances()[0].port() == u16::try_from(generation).unwrap()
+                }));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        runtime.block_on(async {
+            let all = async {
+                while freed.load(Ordering::Relaxed) < usize::try_from(GENERATIONS).unwrap() {
+                    tokio::time::sleep(LOOK_AGAIN / 10).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), all).await.expect("replaced views are freed in the end");
+        });
+        assert_eq!(freed_by_reader.load(Ordering::Relaxed), 0);
+    }
 }

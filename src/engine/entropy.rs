@@ -7,7 +7,7 @@ thread_local! {
     static STATE: Cell<u64> = Cell::new(rand::random());
 }
 
-/// 64 random bits (SplitMix64). Good for spreading load, not for secrets.
+/// 64 random bits (`SplitMix64`). Good for spreading load, not for secrets.
 #[inline]
 pub(crate) fn draw() -> u64 {
     STATE.with(|state| {

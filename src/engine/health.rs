@@ -62,10 +62,9 @@ mod tests {
             let slots = run(carry_over(&next, Some(&before)));
             prop_assert_eq!(slots.len(), next.len());
             for (instance, slot) in next.instances().iter().zip(&slots) {
-                match before.slot_of(instance.id().as_str()) {
-                    Some(kept) => prop_assert!(Arc::ptr_eq(kept, slot)),
-                    None => prop_assert_eq!(slot.load().in_flight, 0),
-                }
+                let kept = before.slot_of(instance.id().as_str());
+                prop_assert!(kept.is_none_or(|kept| Arc::ptr_eq(kept, slot)));
+                prop_assert_eq!(slot.load().in_flight, u32::from(kept.is_some()));
             }
         }
     }

@@ -17,6 +17,8 @@ pub(crate) mod cluster;
 pub(crate) mod compile;
 pub(crate) mod contact;
 pub(crate) mod entropy;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod gate;
 pub(crate) mod health;
 pub(crate) mod heartbeat;
@@ -36,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::LoadBalancer;
-use crate::config;
+use crate::config::Config;
 use crate::engine::gate::Gate;
 use crate::engine::services::Services;
 use crate::error::Result;
@@ -47,7 +49,7 @@ use crate::util::task::TaskScope;
 
 /// What picks need: the services in use, and how their views are made. A handle: clones share everything.
 ///
-/// It does not keep the context alive and is not kept alive by its own task.
+/// It does not keep its context alive: who hands it out does. Its task ends with the scope.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine(Arc<Shared>);
 
@@ -61,15 +63,6 @@ pub(crate) struct Policy {
     pub(crate) balancer: Arc<dyn LoadBalancer>,
     /// Whether an instance with an open breaker is picked when there is no other.
     pub(crate) recover_all: bool,
-}
-
-impl Policy {
-    /// What the configuration names, made by the plug-ins of the context.
-    pub(crate) fn new(manager: &Manager, consumer: &config::Consumer) -> Result<Self> {
-        let (balancer_name, balancer) = manager.default_balancer(&consumer.loadbalancer)?;
-        let chain = manager.chain(&consumer.service_router)?;
-        Ok(Self { chain, balancer_name, balancer, recover_all: consumer.service_router.enable_recover_all })
-    }
 }
 
 /// What the engine is built from.
@@ -88,6 +81,24 @@ pub(crate) struct Shared {
     policy: Arc<Policy>,
     services: Services,
     api_timeout: Duration,
+}
+
+impl EngineOptions {
+    /// What the configuration says.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if it names a router or a balancer that nobody knows.
+    pub(crate) fn new(plugins: &Manager, config: &Config) -> Result<Self> {
+        let consumer = &config.consumer;
+        let (balancer_name, balancer) = plugins.default_balancer(&consumer.loadbalancer)?;
+        let policy = Policy {
+            chain: plugins.chain(&consumer.service_router)?,
+            balancer_name,
+            balancer,
+            recover_all: consumer.service_router.enable_recover_all,
+        };
+        Ok(Self { policy, api_timeout: config.global.api.timeout })
+    }
 }
 
 impl Engine {
@@ -114,5 +125,24 @@ impl Engine {
 
     pub(crate) fn scope(&self) -> &TaskScope {
         &self.0.scope
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_reaches_the_policy() {
+        let mut config = Config::default();
+        config.global.api.timeout = Duration::from_secs(7);
+        config.consumer.service_router.enable_recover_all = false;
+        let options = EngineOptions::new(&Manager::new(&config.consumer), &config).unwrap();
+        assert_eq!((options.api_timeout.as_secs(), options.policy.recover_all), (7, false));
+        assert_eq!(options.policy.balancer_name, "weightedRandom");
+        let names: Vec<_> = options.policy.chain.routers().map(|router| router.name().to_owned()).collect();
+        assert_eq!(names, ["isolatedRouter", "recoverRouter"]);
+        config.consumer.loadbalancer.policy = "nobody's".into();
+        assert!(EngineOptions::new(&Manager::new(&config.consumer), &config).is_err());
     }
 }

@@ -132,13 +132,11 @@ impl Engine {
     /// Waits until `service` is loaded, at most for the time-out of calls.
     pub(crate) fn wait_ready(&self, service: Arc<Service>) -> ConsumerFuture<()> {
         let read = |service: &Service| service.on_view(|view| view.listed().map(|_| ()));
-        match read(&service) {
-            Some(result) => ConsumerFuture::done(result),
-            None => {
-                let pin = service.pin();
-                self.read_when_ready((service, pin), self.0.api_timeout, read)
-            }
+        if let Some(result) = read(&service) {
+            return ConsumerFuture::done(result);
         }
+        let pin = service.pin();
+        self.read_when_ready((service, pin), self.0.api_timeout, read)
     }
 
     /// Waits until `service` has a view, at most `within`.
@@ -227,5 +225,184 @@ impl Engine {
             take(resource).ok_or_else(|| Error::new(ErrorKind::Internal, format!("{key}: an answer of another kind")))
         };
         ConsumerFuture(State::Waiting { work: Box::pin(work), scope: self.0.scope.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fixture::{API_TIMEOUT, Fixture, id, key};
+    use crate::model::request::instance::Tried;
+    use std::task::{Wake, Waker};
+
+    fn one() -> GetOneInstance<'static> {
+        GetOneInstance::new("default", "a")
+    }
+
+    /// Lets the tasks of the context run until they wait.
+    async fn settle() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_cold_callers_share_one_subscription_and_get_the_same_answer() {
+        let fixture = Fixture::new();
+        let mut waiting: Vec<_> = (0..100).map(|_| fixture.engine.get_one(one())).collect();
+        for call in &mut waiting {
+            assert!(Pin::new(call).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        settle().await;
+        fixture.serve(&[("x", 1)]);
+        for call in waiting {
+            assert_eq!(id(&call.await.unwrap()), "x");
+        }
+        assert_eq!(fixture.wants(ResourceKind::Instances), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_is_that_of_the_request_or_of_the_configuration() {
+        for (request, within) in [(one(), API_TIMEOUT), (one().timeout(API_TIMEOUT * 3), API_TIMEOUT * 3)] {
+            let fixture = Fixture::new();
+            let began = Instant::now();
+            let error = fixture.engine.get_one(request).await.unwrap_err();
+            assert_eq!((error.kind(), error.service()), (ErrorKind::Timeout, Some("default/a")));
+            assert_eq!(began.elapsed().as_millis(), within.as_millis());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_of_the_control_plane_are_told_at_once() {
+        let fixture = Fixture::new();
+        let call = fixture.engine.get_one(one());
+        fixture.fail(Error::new(ErrorKind::Unauthorized, "bad token"));
+        let began = Instant::now();
+        assert_eq!(call.await.unwrap_err().kind(), ErrorKind::Unauthorized);
+        fixture.not_found();
+        let error = fixture.engine.get_all(&("default", "a").into()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ServiceNotFound);
+        assert!(began.elapsed() < API_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_no_server_takes_is_refused_and_not_asked_for() {
+        let fixture = Fixture::new();
+        let error = fixture.engine.get_one(GetOneInstance::new("default", "pay ments")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let error = fixture.engine.get_rule(&ServiceKey::new("", "a"), ResourceKind::Routing).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert_eq!(
+            fixture.engine.get_services(&Namespace::new("ä")).await.unwrap_err().kind(),
+            ErrorKind::InvalidArgument
+        );
+        assert_eq!(fixture.wants(ResourceKind::Instances) + fixture.wants(ResourceKind::Routing), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_wait_are_told_when_the_context_closes_and_so_are_later_ones() {
+        let fixture = Fixture::new();
+        let began = Instant::now();
+        let call = fixture.engine.get_one(one());
+        let rule = fixture.engine.get_rule(&key(), ResourceKind::Routing);
+        let ((), picked, rules) = tokio::join!(async { fixture.engine.close() }, call, rule);
+        assert_eq!(picked.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(rules.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(fixture.engine.get_one(one()).await.unwrap_err().kind(), ErrorKind::Closed);
+        let other = GetOneInstance::new("default", "never asked for");
+        assert_eq!(fixture.engine.get_one(other).await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_after_the_scope_was_cancelled_is_closed_even_if_nothing_ever_ran() {
+        let fixture = Fixture::new();
+        fixture.scope.cancel();
+        assert_eq!(fixture.engine.get_one(one()).await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(fixture.engine.pick(key().as_ref(), &Pick::new()).unwrap_err().kind(), ErrorKind::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sync_pick_of_a_cold_service_is_not_ready_and_starts_loading() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.engine.pick(key().as_ref(), &Pick::new()).unwrap_err().kind(), ErrorKind::NotReady);
+        assert_eq!(fixture.wants(ResourceKind::Instances), 1);
+        fixture.serve(&[("x", 1)]);
+        fixture.engine.wait_ready(fixture.service()).await.unwrap();
+        assert_eq!(id(&fixture.engine.pick(key().as_ref(), &Pick::new()).unwrap()), "x");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cold_call_keeps_what_it_was_asked() {
+        let fixture = Fixture::new();
+        let mut tried = Tried::default();
+        tried.insert(&crate::model::instance::InstanceId::new(key(), "x"));
+        let call = fixture.engine.get_one(one().exclude(&tried));
+        drop(tried);
+        fixture.serve(&[("x", 100), ("y", 1)]);
+        assert_eq!(id(&call.await.unwrap()), "y");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rules_are_waited_for_and_then_ready() {
+        let fixture = Fixture::new();
+        let call = fixture.engine.get_rule(&key(), ResourceKind::RateLimit);
+        fixture.serve_rules(ResourceKind::RateLimit, r#"{"rules":[]}"#);
+        assert_eq!(call.await.unwrap().json(), r#"{"rules":[]}"#);
+        let none = fixture.engine.get_rule(&key(), ResourceKind::Routing);
+        let answer = crate::model::snapshot::Answer::Unsupported;
+        fixture.answer_to(&key().of(ResourceKind::Routing), answer);
+        assert!(none.await.unwrap().is_empty());
+    }
+
+    /// Wakes the thread that waits in [`block`].
+    struct Unpark(std::thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    /// The smallest executor there is.
+    fn block<T>(mut future: ConsumerFuture<T>) -> Result<T> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        loop {
+            match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(result) => return result,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
+    #[test]
+    fn a_caller_without_a_runtime_waits_as_everybody_does() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let balancer = Arc::new(crate::balance::WeightedRandom);
+        let fixture = Fixture::build(runtime.handle(), balancer, true, None);
+        let late = block(fixture.engine.get_one(one().timeout(Duration::from_millis(20)))).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Timeout);
+        let call = fixture.engine.get_one(one());
+        fixture.serve(&[("x", 1)]);
+        assert_eq!(id(&block(call).unwrap()), "x");
+    }
+
+    #[test]
+    fn a_caller_that_waits_is_told_when_the_runtime_goes() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let balancer = Arc::new(crate::balance::WeightedRandom);
+        let fixture = Fixture::build(runtime.handle(), balancer, true, None);
+        let service = fixture.service();
+        let mut call = fixture.engine.get_one(one().timeout(Duration::from_secs(3600)));
+        assert!(Pin::new(&mut call).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let waiting = std::thread::spawn(move || block(call));
+        runtime.shutdown_timeout(Duration::from_secs(10));
+        let error = waiting.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert!(error.to_string().contains("runtime"), "{error}");
+        assert!(!service.has_view());
+    }
+
+    #[test]
+    fn the_future_is_small() {
+        assert!(size_of::<ConsumerFuture<Instance>>() <= 256, "{}", size_of::<ConsumerFuture<Instance>>());
     }
 }

@@ -156,3 +156,112 @@ impl Service {
 fn out_of_range() -> Error {
     Error::new(ErrorKind::Plugin, "the balancer chose an instance beyond the end of the list")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::{LoadBalancer, Selector, WeightedRandom};
+    use crate::engine::fixture::{Fixture, id, picked};
+    use crate::model::request::instance::Tried;
+    use crate::model::subset::Subset;
+    use tokio::runtime::Handle;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_instance_is_picked_twice_until_all_are_exhausted() {
+        let names: Vec<_> = (0..40).map(|n| format!("i{n}")).collect();
+        let list: Vec<_> = names.iter().map(|name| (name.as_str(), if name == "i7" { 10_000 } else { 1 })).collect();
+        let fixture = Fixture::new();
+        let service = fixture.warm(&list).await;
+        let mut tried = Tried::default();
+        for _ in 0..list.len() {
+            let instance = service.pick(&Pick::new().exclude(&tried)).unwrap();
+            assert!(!tried.contains(instance.id()), "{instance:?}");
+            tried.insert(instance.id());
+        }
+        let error = service.pick(&Pick::new().exclude(&tried)).unwrap_err();
+        assert_eq!((error.kind(), error.service()), (ErrorKind::Exhausted, Some("default/a")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn open_breakers_are_passed_over_and_half_open_ones_are_not() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 10_000), ("b", 1), ("c", 1)]).await;
+        service.set_breaker("a", Breaker::Open);
+        service.set_breaker("b", Breaker::HalfOpen);
+        assert_eq!(picked(&service, &Pick::new()), ["b", "c"]);
+        service.set_breaker("a", Breaker::Closed);
+        assert!(picked(&service, &Pick::new()).contains(&"a".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_all_breakers_open_somebody_is_picked_unless_recovery_is_off() {
+        for (recover_all, expected) in [(true, None), (false, Some(ErrorKind::CircuitOpen))] {
+            let fixture = Fixture::build(&Handle::current(), Arc::new(WeightedRandom), recover_all, None);
+            let service = fixture.warm(&[("a", 1), ("b", 1)]).await;
+            service.set_breaker("a", Breaker::Open);
+            service.set_breaker("b", Breaker::Open);
+            assert_eq!(service.pick(&Pick::new()).err().map(|error| error.kind()), expected);
+            let mut tried = Tried::default();
+            for instance in service.snapshot().unwrap().instances() {
+                tried.insert(instance.id());
+            }
+            let error = service.pick(&Pick::new().exclude(&tried)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Exhausted, "excluded stays excluded");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn picks_follow_the_weights() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1), ("b", 3), ("c", 0)]).await;
+        let count = |wanted: &str| {
+            let picks = (0..40_000).map(|_| service.pick(&Pick::new()).unwrap());
+            picks.filter(|instance| id(instance) == wanted).count()
+        };
+        // 30,000 expected; the bounds are six standard deviations away.
+        let b = count("b");
+        assert!((29_480..=30_520).contains(&b), "{b}");
+        assert_eq!(count("c"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_balancer_that_the_context_does_not_have_is_refused_by_name() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 1)]).await;
+        assert!(service.pick(&Pick::new().balancer("weightedRandom")).is_ok());
+        let error = service.pick(&Pick::new().balancer("mine")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("mine") && error.to_string().contains("weightedRandom"), "{error}");
+    }
+
+    #[derive(Debug)]
+    struct Beyond;
+
+    impl LoadBalancer for Beyond {
+        fn prepare(&self, _: &Subset) -> Result<Box<dyn Selector>> {
+            Ok(Box::new(Self))
+        }
+    }
+
+    impl Selector for Beyond {
+        fn select(&self, subset: &Subset, _: &Criteria<'_>) -> usize {
+            subset.len().get()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_choice_beyond_the_list_is_the_balancers_fault() {
+        let fixture = Fixture::build(&Handle::current(), Arc::new(Beyond), true, None);
+        let service = fixture.warm(&[("a", 1)]).await;
+        assert_eq!(service.pick(&Pick::new()).unwrap_err().kind(), ErrorKind::Plugin);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lists_of_an_empty_service_are_empty_and_not_errors() {
+        let fixture = Fixture::new();
+        let service = fixture.warm(&[("a", 0)]).await;
+        assert_eq!(service.routed(&Pick::new()).unwrap().unwrap(), []);
+        assert_eq!(service.healthy().unwrap().unwrap(), []);
+        assert_eq!(service.snapshot().unwrap().len(), 1);
+    }
+}

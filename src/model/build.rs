@@ -1,10 +1,11 @@
 //! Builds snapshots: checks each instance, interns what instances share, and orders them by id.
 
-use std::collections::HashSet;
-use std::hash::Hash;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use crate::model::instance::{Data, Instance, InstanceId, Shared, authority};
+use crate::model::instance::{Data, Instance, InstanceId, Shared};
 use crate::model::key::{Revision, ServiceKey};
 use crate::model::location::Location;
 use crate::model::metadata::Metadata;
@@ -34,13 +35,19 @@ pub(crate) enum InvalidInstance {
 }
 
 /// Collects the instances of one service into a snapshot.
+///
+/// What instances share is looked up by the hash of the borrowed parts, so that an instance like those before it costs
+/// its own three allocations (id, authority, data) and no more. Two sets with equal hashes are compared, and merely not
+/// shared when they differ.
 #[derive(Debug)]
 pub(crate) struct SnapshotBuilder {
     key: ServiceKey,
-    instances: Vec<Instance>,
+    /// With the first bytes of the id, by which nearly every comparison of the sort is decided.
+    instances: Vec<(u64, Instance)>,
+    hasher: RandomState,
     strings: HashSet<Arc<str>>,
-    shared: HashSet<Arc<Shared>>,
-    metadata: HashSet<Metadata>,
+    shared: HashMap<u64, Arc<Shared>>,
+    metadata: HashMap<u64, Metadata>,
 }
 
 impl Default for InstanceParts<'_> {
@@ -62,7 +69,14 @@ impl Default for InstanceParts<'_> {
 
 impl SnapshotBuilder {
     pub(crate) fn new(key: ServiceKey) -> Self {
-        Self { key, instances: Vec::new(), strings: HashSet::new(), shared: HashSet::new(), metadata: HashSet::new() }
+        Self {
+            key,
+            instances: Vec::new(),
+            hasher: RandomState::new(),
+            strings: HashSet::new(),
+            shared: HashMap::new(),
+            metadata: HashMap::new(),
+        }
     }
 
     pub(crate) fn reserve(&mut self, instances: usize) {
@@ -83,9 +97,8 @@ impl SnapshotBuilder {
         let authority = authority(parts.host, port);
         let id: Arc<str> = if parts.id.is_empty() { authority.as_str().into() } else { parts.id.into() };
         let shared = self.intern_shared(&parts);
-        let pairs = metadata.into_iter().map(|(key, value)| (self.intern(key), self.intern(value))).collect();
-        let metadata = intern_in(&mut self.metadata, Metadata::from_pairs(pairs));
-        self.instances.push(Instance::from_data(Data {
+        let metadata = self.intern_metadata(metadata);
+        let instance = Instance::from_data(Data {
             id: InstanceId::new(&self.key, id),
             authority: authority.into(),
             port,
@@ -94,7 +107,8 @@ impl SnapshotBuilder {
             weight: parts.weight,
             shared,
             metadata,
-        }));
+        });
+        self.instances.push((prefix(instance.id().as_str()), instance));
         Ok(())
     }
 
@@ -107,14 +121,14 @@ impl SnapshotBuilder {
     ) -> ServiceInstances {
         // The sort is stable and the reversal puts the last of equal ids first, which is the one that dedup keeps.
         self.instances.reverse();
-        self.instances.sort_by(|a, b| a.id().cmp(b.id()));
-        self.instances.dedup_by(|later, kept| later.id() == kept.id());
+        self.instances.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.id().cmp(b.1.id())));
+        self.instances.dedup_by(|later, kept| later.0 == kept.0 && later.1.id() == kept.1.id());
         ServiceInstances {
             key: self.key,
             revision,
             metadata: metadata.into_iter().collect(),
             alias_for,
-            instances: self.instances.into(),
+            instances: self.instances.into_iter().map(|(_, instance)| instance).collect(),
         }
     }
 
@@ -127,27 +141,67 @@ impl SnapshotBuilder {
         text
     }
 
+    fn intern_metadata<'m>(&mut self, pairs: impl IntoIterator<Item = (&'m str, &'m str)>) -> Metadata {
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        if pairs.is_empty() {
+            return Metadata::default();
+        }
+        // In the order given: the same pairs in another order are found again only after they were put in order.
+        let hash = self.hasher.hash_one(&pairs);
+        if let Some(known) = self.metadata.get(&hash).filter(|known| known.iter().eq(pairs.iter().copied())) {
+            return known.clone();
+        }
+        let pairs = pairs.into_iter().map(|(key, value)| (self.intern(key), self.intern(value))).collect();
+        let metadata = Metadata::from_pairs(pairs);
+        let hash = self.hasher.hash_one(metadata.iter().collect::<Vec<_>>());
+        let known = self.metadata.entry(hash).or_insert_with(|| metadata.clone());
+        if *known == metadata { known.clone() } else { metadata }
+    }
+
     fn intern_shared(&mut self, parts: &InstanceParts<'_>) -> Arc<Shared> {
+        let hash = self.hasher.hash_one((parts.protocol, parts.version, parts.location));
         let (region, zone, campus) = parts.location;
-        intern_in(
-            &mut self.shared,
-            Arc::new(Shared {
-                protocol: parts.protocol.into(),
-                version: parts.version.into(),
-                location: Location::new(region, zone, campus),
-            }),
-        )
+        let same = |known: &Shared| {
+            let place = &known.location;
+            *known.protocol == *parts.protocol
+                && *known.version == *parts.version
+                && place.region == region
+                && place.zone == zone
+                && place.campus == campus
+        };
+        if let Some(known) = self.shared.get(&hash).filter(|known| same(known)) {
+            return Arc::clone(known);
+        }
+        let shared = Arc::new(Shared {
+            protocol: parts.protocol.into(),
+            version: parts.version.into(),
+            location: Location::new(region, zone, campus),
+        });
+        self.shared.insert(hash, Arc::clone(&shared));
+        shared
     }
 }
 
-fn intern_in<T: Hash + Eq + Clone>(set: &mut HashSet<T>, value: T) -> T {
-    match set.get(&value) {
-        Some(known) => known.clone(),
-        None => {
-            set.insert(value.clone());
-            value
-        }
+/// The first bytes of an id as a number that orders as they do; equal numbers say nothing yet.
+fn prefix(id: &str) -> u64 {
+    let mut first = [0; 8];
+    for (to, from) in first.iter_mut().zip(id.bytes()) {
+        *to = from;
     }
+    u64::from_be_bytes(first)
+}
+
+/// `host:port`, with brackets around an IPv6 host, in one allocation of the size it keeps.
+fn authority(host: &str, port: u16) -> String {
+    let brackets = host.contains(':');
+    let digits = port.checked_ilog10().map_or(1, |tens| tens as usize + 1);
+    let mut text = String::with_capacity(host.len() + 1 + digits + if brackets { 2 } else { 0 });
+    text.push_str(if brackets { "[" } else { "" });
+    text.push_str(host);
+    text.push_str(if brackets { "]:" } else { ":" });
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{port}");
+    text
 }
 
 #[cfg(test)]
@@ -180,6 +234,41 @@ mod tests {
         }
         let snapshot = builder.finish(Revision::default(), [], None);
         assert_eq!((snapshot.len(), snapshot.instances()[0].weight()), (1, 2));
+    }
+
+    #[test]
+    fn equal_labels_are_held_once_whatever_their_order() {
+        let mut builder = SnapshotBuilder::new(key());
+        for (id, pairs) in
+            [("a", [("k", "1"), ("l", "2")]), ("b", [("l", "2"), ("k", "1")]), ("c", [("k", "1"), ("l", "2")])]
+        {
+            builder.push(InstanceParts { id, host: "h", version: "1", ..InstanceParts::default() }, pairs).unwrap();
+        }
+        let snapshot = builder.finish(Revision::default(), [], None);
+        let address = |id: &str| snapshot.get(id).unwrap().metadata().get("k").unwrap().as_ptr();
+        assert!(address("a") == address("b") && address("b") == address("c"));
+        let versions = ["a", "b", "c"].map(|id| snapshot.get(id).unwrap().version().as_ptr());
+        assert!(versions[0] == versions[1] && versions[1] == versions[2]);
+    }
+
+    #[test]
+    fn ids_that_begin_alike_are_ordered_by_their_ends() {
+        let mut builder = SnapshotBuilder::new(key());
+        for id in ["12345678b", "12345678", "1234567", "12345678a", "12345678\0"] {
+            builder.push(InstanceParts { id, host: "h", ..InstanceParts::default() }, []).unwrap();
+        }
+        let snapshot = builder.finish(Revision::default(), [], None);
+        let ids: Vec<_> = snapshot.instances().iter().map(|i| i.id().as_str()).collect();
+        assert_eq!(ids, ["1234567", "12345678", "12345678\0", "12345678a", "12345678b"]);
+    }
+
+    #[test]
+    fn the_authority_is_the_one_of_an_address() {
+        for (host, port) in [("h", 0), ("h", 9), ("h", 10), ("::1", 65_535), ("", 1)] {
+            let text = authority(host, port);
+            assert_eq!(text, crate::model::instance::authority(host, port));
+            assert_eq!(text.len(), text.capacity());
+        }
     }
 
     #[test]

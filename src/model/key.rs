@@ -215,7 +215,7 @@ impl Eq for ServiceKey {}
 
 impl Hash for ServiceKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
+        hash_parts(self.parts(), state);
     }
 }
 
@@ -293,7 +293,7 @@ impl<'a> Borrow<dyn KeyParts + 'a> for ServiceKey {
 
 impl Hash for dyn KeyParts + '_ {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
+        hash_parts(self.parts(), state);
     }
 }
 
@@ -304,6 +304,13 @@ impl PartialEq for dyn KeyParts + '_ {
 }
 
 impl Eq for dyn KeyParts + '_ {}
+
+/// The same for a key and for a borrowed one. `NameHash` counts each write with its length, so that names which differ
+/// in their split only hash apart.
+fn hash_parts<H: Hasher>((namespace, service): (&str, &str), state: &mut H) {
+    state.write(namespace.as_bytes());
+    state.write(service.as_bytes());
+}
 
 // === impl ResourceKind ===
 

@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_filter_that_keeps_everything_copies_nothing() {
         let some = subset(4, |_, _| {}).filter(|position, _| position > 0).unwrap();
-        let same = some.filter(|_, _| true).unwrap();
-        assert!(Arc::ptr_eq(some.positions.as_ref().unwrap(), same.positions.as_ref().unwrap()));
+        let again = some.filter(|_, _| true).unwrap();
+        assert!(Arc::ptr_eq(some.positions.as_ref().unwrap(), again.positions.as_ref().unwrap()));
     }
 }

@@ -187,6 +187,11 @@ impl Entry {
         u128::from(now.saturating_sub(self.last_used.load(Ordering::Relaxed))) >= idle.as_millis()
     }
 
+    /// Whether it has left the store: nothing about it will change any more. Only an entry that was not pinned can.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.pins.load(Ordering::Acquire) == EVICTED
+    }
+
     /// Takes it out of use, unless somebody pinned it meanwhile.
     pub(super) fn evict(&self) -> bool {
         self.pins.compare_exchange(0, EVICTED, Ordering::AcqRel, Ordering::Acquire).is_ok()

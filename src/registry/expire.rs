@@ -38,6 +38,9 @@ pub(super) fn sweep(store: &Arc<Store>, expire_after: Duration, now: Instant) {
     // Under the lock of the map: nobody can ask for the key anew between its removal and the farewell.
     store.entries.remove(doomed, |entry| {
         store.forget(entry.key());
+        // Whoever made something of it can let it go.
+        entry.wake();
+        store.listeners.tell(entry.key());
         tracing::debug!(key = %entry.key(), "was not used for long and is not watched any more");
     });
 }

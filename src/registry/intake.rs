@@ -5,6 +5,7 @@
 //! All of this happens under the entry's own lock, for a moment; readers never wait for it.
 
 use std::mem;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -59,6 +60,8 @@ pub(super) enum Edge {
     Failed(Error),
     Doubted(Error),
     Recovered,
+    /// What had instances is gone.
+    Gone,
     Skipped(Arc<[String]>),
 }
 
@@ -159,7 +162,7 @@ impl Entry {
     fn serve(&self, intake: &mut Intake, resource: Resource, skipped: Arc<[String]>, now: Instant) -> Effect {
         intake.settle();
         self.confirm(now);
-        self.given_up.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.given_up.store(false, Ordering::Relaxed);
         let old = self.view.load_full();
         let same = matches!(old.standing, Standing::Ready)
             && old.content.as_ref().is_some_and(|served| served.same_content(&resource));
@@ -191,7 +194,7 @@ impl Entry {
     fn gone(&self, intake: &mut Intake, error: Error, now: Instant) -> Effect {
         intake.settle();
         self.confirm(now);
-        self.given_up.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.given_up.store(false, Ordering::Relaxed);
         let old = self.view.load_full();
         let known = matches!(old.standing, Standing::NotFound(_));
         let recovered = old.trouble.is_some();
@@ -208,7 +211,7 @@ impl Entry {
             contents: old.contents + u64::from(lost),
             troubles: old.troubles + u64::from(!known),
         }));
-        let edge = recovered.then_some(Edge::Recovered);
+        let edge = if lost { Some(Edge::Gone) } else { recovered.then_some(Edge::Recovered) };
         Effect { news: !known, changed: true, save: (!known).then_some(Save::Remove), edge }
     }
 

@@ -102,3 +102,45 @@ impl Shard {
         self.write.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::key::{ResourceKind, ServiceKey};
+    use crate::registry::store::Shared;
+    use crate::registry::view::View;
+    use crate::util::clock::WallClock;
+    use std::sync::Weak;
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_spread_over_the_shards_and_are_all_found() {
+        let (map, shared) = (EntryMap::new(), Arc::new(Shared::new(WallClock::start())));
+        let keys: Vec<_> = (0..6_400)
+            .map(|n| ServiceKey::new("default", format!("service-{}", n / 2)))
+            .enumerate()
+            .map(|(n, service)| service.of(if n % 2 == 0 { ResourceKind::Instances } else { ResourceKind::Routing }))
+            .collect();
+        for key in &keys {
+            let make = || Arc::new(Entry::new(key.clone(), View::loading(), Arc::clone(&shared), Weak::new()));
+            assert!(map.get_or_insert(key, make).1);
+            assert!(!map.get_or_insert(key, make).1);
+        }
+        assert!(keys.iter().all(|key| map.get(key).is_some_and(|entry| entry.key() == key)));
+        let largest = map.shards.iter().map(|shard| shard.entries.load().len()).max();
+        assert!(largest.is_some_and(|n| n < 200), "{largest:?} of 100 on average");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_entry_of_its_key_is_acted_upon() {
+        let (map, shared) = (EntryMap::new(), Arc::new(Shared::new(WallClock::start())));
+        let key = ServiceKey::new("default", "a").of(ResourceKind::Instances);
+        let make = || Arc::new(Entry::new(key.clone(), View::loading(), Arc::clone(&shared), Weak::new()));
+        let (first, _) = map.get_or_insert(&key, make);
+        map.remove(|_| true, |gone| assert!(std::ptr::eq(gone, &raw const *first)));
+        let (second, _) = map.get_or_insert(&key, make);
+        let mut acted = 0;
+        map.locked(&first, || acted += 1);
+        map.locked(&second, || acted += 10);
+        assert_eq!(acted, 10);
+    }
+}

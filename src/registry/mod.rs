@@ -17,6 +17,7 @@ mod health;
 mod intake;
 mod link;
 mod map;
+mod options;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,6 @@ mod view;
 mod watch;
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -32,34 +32,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::key::{Namespace, ResourceKind, ServiceEventKey, ServiceKey};
 use crate::model::service::{ServiceInstances, ServiceList};
 use crate::model::snapshot::Resource;
-use crate::util::clock::WallClock;
 use crate::util::task::TaskScope;
 
-pub(crate) use self::cache::CacheOptions;
 pub(crate) use self::changes::Changes;
 #[allow(unused_imports, reason = "what callers may need to name")]
 pub(crate) use self::entry::{Entry, EntryState, Pin};
-pub(crate) use self::guard::GuardPolicy;
 #[allow(unused_imports, reason = "what callers may need to name")]
 pub(crate) use self::health::{KeyTrouble, RegistryHealth, TroubleKind};
+pub(crate) use self::options::RegistryOptions;
 pub(crate) use self::store::{Subscriptions, Writer};
 #[allow(unused_imports, reason = "what callers may need to name")]
 pub(crate) use self::watch::{Watch, Watched};
 
 use self::store::Store;
-
-/// What the registry needs to know; the context makes it of the configuration.
-#[derive(Debug)]
-pub(crate) struct RegistryOptions {
-    /// After how long without use a key is forgotten; none: never.
-    pub(crate) expire_after: Option<Duration>,
-    pub(crate) guard: GuardPolicy,
-    /// None: nothing is read from or written to disk.
-    pub(crate) cache: Option<CacheOptions>,
-    pub(crate) clock: WallClock,
-    /// Services whose instances are given, and that no control plane is asked for.
-    pub(crate) fixed: Vec<ServiceInstances>,
-}
 
 /// A handle to the store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -112,8 +97,12 @@ impl LocalRegistry {
     /// Loading goes on when the call is dropped.
     pub(crate) async fn ready(&self, key: &ServiceEventKey, deadline: Instant) -> Result<Resource> {
         let began = Instant::now();
+        let entry = self.entry(key);
+        if let Some(Ok(resource)) = entry.outcome() {
+            return Ok(resource);
+        }
         // Pinned, so that an entry that expires very soon does not do so under a caller that waits for it.
-        let entry = self.entry(key).pin();
+        let entry = entry.pin();
         let mut wakes = entry.changed();
         loop {
             wakes.mark_unchanged();

@@ -256,7 +256,8 @@ fn log(key: &ServiceEventKey, edge: Edge) {
     match edge {
         Edge::Failed(error) => tracing::warn!(%key, %error, "cannot be discovered; what is known stays in force"),
         Edge::Doubted(error) => tracing::warn!(%key, %error, "an answer is held back"),
-        Edge::Recovered => tracing::info!(%key, "is confirmed again"),
+        Edge::Recovered => tracing::info!(%key, "the newest answer is served again"),
+        Edge::Gone => tracing::info!(%key, "the service is not there any more"),
         Edge::Skipped(items) => tracing::warn!(%key, ?items, "some items cannot be understood and are left out"),
     }
 }

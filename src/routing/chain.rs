@@ -111,7 +111,7 @@ mod tests {
     struct DropFirst;
 
     impl ServiceRouter for ByParity {
-        fn name(&self) -> &str {
+        fn name(&self) -> &'static str {
             "parity"
         }
 
@@ -129,7 +129,7 @@ mod tests {
     }
 
     impl ServiceRouter for DropFirst {
-        fn name(&self) -> &str {
+        fn name(&self) -> &'static str {
             "drop-first"
         }
 

@@ -9,7 +9,7 @@ use crate::routing::router::{Routed, ServiceRouter, Surroundings};
 pub(crate) struct Isolated;
 
 impl ServiceRouter for Isolated {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "isolatedRouter"
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A list that is filtered when a call comes costs time for every instance, every call. So a router has two halves. It
 //! *compiles* when data changes, on the writer's side: a subset goes in, and out comes either one subset for all
-//! requests or several with a [`Chooser`]. And it *chooses* when a call comes: a request goes in, the number of one of
+//! requests or several with a [`Chooser`](router::Chooser). And it *chooses* when a call comes: a request goes in, the number of one of
 //! those subsets comes out, and no instance is looked at.
 //!
 //! ```text
@@ -21,4 +21,4 @@ pub(crate) mod router;
 pub(crate) use chain::{Chain, Plan};
 pub(crate) use isolated::Isolated;
 pub(crate) use recover::Recover;
-pub(crate) use router::{Chooser, RouteRequest, Routed, ServiceRouter, Surroundings};
+pub(crate) use router::{RouteRequest, ServiceRouter, Surroundings};

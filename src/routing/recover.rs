@@ -30,7 +30,7 @@ impl Recover {
 }
 
 impl ServiceRouter for Recover {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "recoverRouter"
     }
 
@@ -56,7 +56,9 @@ mod tests {
 
     fn route(router: Recover, given: &Subset, open: &[usize]) -> Result<Subset> {
         let slots: Vec<Arc<Slot>> = (0..given.len().get()).map(|_| Arc::default()).collect();
-        open.iter().for_each(|position| slots[*position].set_breaker(Breaker::Open));
+        for position in open {
+            slots[*position].set_breaker(Breaker::Open);
+        }
         let health = HealthView::of(&slots);
         match router.compile(given, &Surroundings { health: &health })? {
             Routed::Alike(subset) => Ok(subset),

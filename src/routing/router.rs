@@ -21,7 +21,7 @@ pub(crate) trait ServiceRouter: Debug + Send + Sync + 'static {
 }
 
 /// What a router may look at besides the instances, all of the same moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) health: &'a HealthView,
 }

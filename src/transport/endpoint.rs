@@ -2,7 +2,7 @@
 //!
 //! Pure: time and randomness are arguments. The first choice is random, so that clients spread over the servers; then it
 //! sticks, because a connection costs both sides. A server that failed is avoided until its penalty expires; when all
-//! are, the one whose penalty ends first is taken, so there is always somebody to talk to.
+//! are, the one that failed longest ago is taken, so there is always somebody to talk to, and each has its turn.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -40,6 +40,7 @@ struct Current {
 struct Penalty {
     failures: u32,
     until: Instant,
+    last: Instant,
 }
 
 impl Servers {
@@ -99,7 +100,8 @@ impl Servers {
         if !self.list().contains(server) {
             return;
         }
-        let penalty = self.penalties.entry(server.clone()).or_insert(Penalty { failures: 0, until: now });
+        let penalty = self.penalties.entry(server.clone()).or_insert(Penalty { failures: 0, until: now, last: now });
+        penalty.last = now;
         // Calls that fail together count once: they speak of one event.
         if penalty.failures == 0 || now >= penalty.until {
             let length = PENALTY.saturating_mul(1_u32.checked_shl(penalty.failures).unwrap_or(u32::MAX));
@@ -138,7 +140,7 @@ impl Servers {
         let others: Vec<&ServerAddr> = good.iter().copied().filter(|server| Some(*server) != avoid).collect();
         let pool = if others.is_empty() { good } else { others };
         if pool.is_empty() {
-            return self.list().iter().min_by_key(|s| self.penalties.get(s).map(|penalty| penalty.until)).cloned();
+            return self.list().iter().min_by_key(|s| self.penalties.get(s).map(|penalty| penalty.last)).cloned();
         }
         pool.get(rng.random_range(0..pool.len())).map(|server| (*server).clone())
     }
@@ -191,14 +193,18 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_server_is_avoided_until_its_penalty_is_over() {
+    fn a_failed_server_is_avoided_until_its_penalty_is_over_or_all_have_one() {
         let (mut servers, mut rng, now) = three(2);
         servers.failed(&server(0), now);
         servers.failed(&server(1), now);
         assert_eq!(servers.current(now, &mut rng), Some(server(2)));
         servers.failed(&server(2), now + PENALTY / 2);
-        // All are demoted: the one whose penalty ends first.
-        assert!([server(0), server(1)].contains(&servers.current(now + PENALTY / 2, &mut rng).unwrap()));
+        let seconds = |n: u32| now + Duration::from_secs(1) * n;
+        // All are demoted: each has its turn.
+        servers.failed(&server(0), seconds(3));
+        assert_eq!(servers.current(seconds(3), &mut rng), Some(server(1)));
+        servers.failed(&server(1), seconds(4));
+        assert_eq!(servers.current(seconds(4), &mut rng), Some(server(2)));
         assert!(servers.has_alternative(&server(2), now + PENALTY));
         assert!(!servers.has_alternative(&server(2), now));
     }

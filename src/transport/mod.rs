@@ -14,7 +14,13 @@ mod endpoint;
 mod naming;
 mod pool;
 mod rpc;
+#[cfg(test)]
+mod rpc_test;
+#[cfg(test)]
+mod scripted;
 mod tls;
+#[cfg(all(test, any(feature = "tls-ring", feature = "tls-aws-lc")))]
+mod tls_test;
 
 use std::net::IpAddr;
 use std::sync::Arc;

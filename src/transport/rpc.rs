@@ -151,8 +151,8 @@ impl Inner {
             request.metadata_mut().insert("async-regis", tonic::metadata::MetadataValue::from_static("true"));
         }
         let link = self.pool.link(&server).map_err(stop)?;
-        let sent = send(self.client(&link), request);
-        let failure = match tokio::time::timeout_at(until, sent).await {
+        let answer = send(self.client(&link), request);
+        let failure = match tokio::time::timeout_at(until, answer).await {
             Ok(Ok(response)) => {
                 let response = response.into_inner();
                 if (call.accepts)(response.code()) {
@@ -242,7 +242,19 @@ pub(super) fn from_status(status: &Status, operation: Operation, link: &Link) ->
     };
     let text = match link.fault() {
         Some(fault) if kind == ErrorKind::Network => fault,
-        _ => format!("{:?}: {}", status.code(), status.message()),
+        _ => match root_cause(status) {
+            Some(cause) => format!("{}: {cause}", status.message()),
+            None => format!("{:?}: {}", status.code(), status.message()),
+        },
     };
     Error::new(kind, format!("{}: {text}", operation.as_str())).with_source(status.clone())
+}
+
+/// The innermost source, which is where tonic's wrappers of a failed connection end in something that helps.
+fn root_cause(error: &dyn std::error::Error) -> Option<String> {
+    let mut cause = error.source()?;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Some(cause.to_string())
 }

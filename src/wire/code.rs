@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, ServerCode};
 use crate::pb::v1;
+use crate::wire::discovered::DiscoverAnswer;
 
 /// An answer that says how it went.
 pub(crate) trait Answered {
@@ -47,6 +48,16 @@ impl Answered for v1::DiscoverResponse {
 
     fn info(&self) -> &str {
         self.info.as_deref().unwrap_or_default()
+    }
+}
+
+impl Answered for DiscoverAnswer {
+    fn code(&self) -> ServerCode {
+        self.head.code()
+    }
+
+    fn info(&self) -> &str {
+        self.head.info()
     }
 }
 

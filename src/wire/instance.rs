@@ -1,17 +1,22 @@
 //! Services and instances: from answers into snapshots, and back for the disk cache.
 
-use crate::model::build::{self, InstanceParts, SnapshotBuilder};
+use crate::model::build::{self, SnapshotBuilder};
 use crate::model::instance::Instance;
 use crate::model::key::{Namespace, Revision, ServiceEventKey, ServiceKey};
 use crate::model::location::Location;
 use crate::model::service::{ServiceInfo, ServiceInstances, ServiceList};
 use crate::pb::v1;
+use crate::wire::discovered::DiscoverAnswer;
+use crate::wire::reader::Malformed;
+use crate::wire::walk::InstanceReader;
 
 /// Why one item of an answer cannot be used. It is left out; its neighbours stay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidItem {
     #[error("the instance at {host}:{port} has no id")]
     NoId { host: String, port: u32 },
+    #[error("the bytes of an instance are malformed: {0}")]
+    Bytes(#[from] Malformed),
     #[error(transparent)]
     Instance(#[from] build::InvalidInstance),
     #[error("a service of the list has no name")]
@@ -47,15 +52,17 @@ impl Skipped {
 
 /// The snapshot that an INSTANCE answer describes. The instances come in no order and may name another service than
 /// the one asked for (an alias's target, an exporting namespace); they belong to what was asked for all the same.
-pub(super) fn instances(key: &ServiceEventKey, response: &v1::DiscoverResponse) -> (ServiceInstances, Skipped) {
+pub(super) fn instances(key: &ServiceEventKey, response: &DiscoverAnswer) -> (ServiceInstances, Skipped) {
     let mut builder = SnapshotBuilder::new(key.service.clone());
     let mut skipped = Skipped::default();
     builder.reserve(response.instances.len());
-    for instance in &response.instances {
-        if let Err(why) = push(&mut builder, instance) {
+    let mut read = InstanceReader::default();
+    for bytes in &response.instances {
+        if let Err(why) = push(&mut builder, &mut read, bytes) {
             skipped.push(&why);
         }
     }
+    let response = &response.head;
     let service = response.service.as_ref();
     let metadata = service.into_iter().flat_map(|service| pairs(&service.metadata));
     // Servers name the service itself where it is no alias.
@@ -63,25 +70,12 @@ pub(super) fn instances(key: &ServiceEventKey, response: &v1::DiscoverResponse) 
     (builder.finish(revision(service), metadata, alias_for), skipped)
 }
 
-fn push(builder: &mut SnapshotBuilder, instance: &v1::Instance) -> Result<(), InvalidItem> {
-    let usual = InstanceParts::default();
-    let place = instance.location.as_ref();
-    let level = |level: fn(&v1::Location) -> Option<&String>| text(place.and_then(level));
-    let parts = InstanceParts {
-        id: text(instance.id.as_ref()),
-        host: text(instance.host.as_ref()),
-        port: instance.port.unwrap_or(usual.port),
-        protocol: text(instance.protocol.as_ref()),
-        version: text(instance.version.as_ref()),
-        weight: instance.weight.unwrap_or(usual.weight),
-        healthy: instance.healthy.unwrap_or(usual.healthy),
-        isolated: instance.isolate.unwrap_or(usual.isolated),
-        location: (level(|l| l.region.as_ref()), level(|l| l.zone.as_ref()), level(|l| l.campus.as_ref())),
-    };
+fn push<'a>(builder: &mut SnapshotBuilder, read: &mut InstanceReader<'a>, bytes: &'a [u8]) -> Result<(), InvalidItem> {
+    let parts = read.read(bytes)?;
     if parts.id.is_empty() {
         return Err(InvalidItem::NoId { host: parts.host.to_owned(), port: parts.port });
     }
-    Ok(builder.push(parts, pairs(&instance.metadata))?)
+    Ok(builder.push(parts, read.metadata().iter().copied())?)
 }
 
 /// The list that a SERVICES answer describes, ordered by key, each name once.
@@ -250,9 +244,9 @@ mod tests {
 
     #[test]
     fn an_alias_is_one_only_where_it_names_another_service() {
-        let answer = |name: &str| v1::DiscoverResponse {
-            alias_for: Some(service_message(&ServiceKey::new("default", name), &Revision::default())),
-            ..v1::DiscoverResponse::default()
+        let answer = |name: &str| -> DiscoverAnswer {
+            let target = service_message(&ServiceKey::new("default", name), &Revision::default());
+            v1::DiscoverResponse { alias_for: Some(target), ..v1::DiscoverResponse::default() }.into()
         };
         assert_eq!(instances(&key(), &answer("a")).0.alias_for(), None);
         assert_eq!(instances(&key(), &answer("b")).0.alias_for(), Some(&ServiceKey::new("default", "b")));
@@ -260,6 +254,6 @@ mod tests {
     }
 
     fn instances_of(instances: Vec<v1::Instance>) -> (ServiceInstances, Skipped) {
-        super::instances(&key(), &v1::DiscoverResponse { instances, ..v1::DiscoverResponse::default() })
+        super::instances(&key(), &v1::DiscoverResponse { instances, ..v1::DiscoverResponse::default() }.into())
     }
 }

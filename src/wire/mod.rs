@@ -7,13 +7,16 @@
 //! protobuf leaves except into `transport` and the test kit.
 
 pub(crate) mod code;
+pub(crate) mod discovered;
 #[cfg(feature = "testing")]
 pub(crate) mod dump;
 pub(crate) mod instance;
 pub(crate) mod json;
+pub(crate) mod reader;
 pub(crate) mod request;
 pub(crate) mod resource;
 mod rule;
+mod walk;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,9 @@ use crate::model::key::{ResourceKind, ServiceEventKey, ServiceKey};
 use crate::model::snapshot::{Answer, Resource};
 use crate::pb::v1;
 use crate::wire::code::Answered;
-use crate::wire::json::{InvalidJson, Malformed};
+use crate::wire::discovered::DiscoverAnswer;
+use crate::wire::json::InvalidJson;
+use crate::wire::reader::Malformed;
 use crate::wire::request::kind_of;
 use crate::wire::{instance, rule};
 
@@ -41,14 +43,15 @@ pub(crate) fn subject(response: &v1::DiscoverResponse) -> Subject {
 }
 
 /// What `response` says about `key`, the oldest question that was not answered yet.
-pub(crate) fn answer(key: &ServiceEventKey, response: v1::DiscoverResponse) -> Answer {
+pub(crate) fn answer(key: &ServiceEventKey, response: impl Into<DiscoverAnswer>) -> Answer {
+    let response = response.into();
     let code = response.code();
     let failed = |error: Error| Answer::Failed(error.with_service(key.service.text()));
     match code {
         ServerCode::NO_CHANGE => Answer::Unchanged,
         ServerCode::INVALID_DISCOVER_RESOURCE => Answer::Unsupported,
         code if code.is_service_not_found() => Answer::NotFound { code, info: response.info().to_owned() },
-        code if code.is_success() => match subject(&response).kind {
+        code if code.is_success() => match subject(&response.head).kind {
             Some(kind) if kind == key.kind => full(key, response).unwrap_or_else(|why| {
                 failed(Error::new(ErrorKind::InvalidRule, format!("discovering {}", key.kind)).with_source(why))
             }),
@@ -62,22 +65,22 @@ pub(crate) fn answer(key: &ServiceEventKey, response: v1::DiscoverResponse) -> A
     }
 }
 
-fn full(key: &ServiceEventKey, response: v1::DiscoverResponse) -> Result<Answer, InvalidResource> {
+fn full(key: &ServiceEventKey, response: DiscoverAnswer) -> Result<Answer, InvalidResource> {
     let (resource, skipped) = resource(key, response)?;
     Ok(Answer::Full { resource, skipped })
 }
 
-fn resource(key: &ServiceEventKey, response: v1::DiscoverResponse) -> Result<(Resource, Vec<String>), InvalidResource> {
+fn resource(key: &ServiceEventKey, response: DiscoverAnswer) -> Result<(Resource, Vec<String>), InvalidResource> {
     Ok(match key.kind {
         ResourceKind::Instances => {
             let (instances, skipped) = instance::instances(key, &response);
             (Resource::Instances(Arc::new(instances)), skipped.into_messages())
         }
         ResourceKind::Services => {
-            let (services, skipped) = instance::services(key, &response);
+            let (services, skipped) = instance::services(key, &response.head);
             (Resource::Services(Arc::new(services)), skipped.into_messages())
         }
-        _ => (Resource::Rules(Arc::new(rule::rules(key, response)?)), Vec::new()),
+        _ => (Resource::Rules(Arc::new(rule::rules(key, response.head)?)), Vec::new()),
     })
 }
 
@@ -92,5 +95,5 @@ pub(crate) fn encode(resource: &Resource) -> Result<Vec<u8>, InvalidResource> {
 
 /// The resource of `key` that [`encode`] wrote. Items that cannot be used are left out, as from a server.
 pub(crate) fn decode(key: &ServiceEventKey, bytes: &[u8]) -> Result<Resource, InvalidResource> {
-    Ok(resource(key, v1::DiscoverResponse::decode(bytes)?)?.0)
+    Ok(resource(key, DiscoverAnswer::decode(bytes)?)?.0)
 }

@@ -10,7 +10,8 @@ use crate::model::key::{ResourceKind, Revision, ServiceEventKey};
 use crate::model::snapshot::RuleSet;
 use crate::pb::{schema, v1};
 use crate::wire::instance::{revision, service_message};
-use crate::wire::json::{InvalidJson, Malformed, to_bytes, to_json};
+use crate::wire::json::{InvalidJson, to_bytes, to_json};
+use crate::wire::reader::Malformed;
 
 /// Where an answer carries the rules of a kind.
 #[derive(Clone, Copy)]
@@ -41,8 +42,6 @@ fn payload(kind: ResourceKind) -> Option<Payload> {
 /// The rules that an answer carries; none where its payload is absent.
 pub(super) fn rules(key: &ServiceEventKey, mut response: v1::DiscoverResponse) -> Result<RuleSet, Malformed> {
     let revision = rule_revision(key.kind, &response);
-    // Whatever else a server may have put in is not shown.
-    response.instances = Vec::new();
     response.lossless_rule_list.append(&mut response.lossless);
     let mut whole = to_json(&response)?;
     let object = payload(key.kind).and_then(|payload| take(&mut whole, payload)).unwrap_or_default();

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use prost::Message as _;
 
+use super::discovered::DiscoverAnswer;
 use super::resource::{answer, decode, encode, subject};
 use crate::error::ErrorKind;
 use crate::model::build::{InstanceParts, SnapshotBuilder};
 use crate::model::key::{ResourceKind, Revision, ServiceEventKey, ServiceKey};
+use crate::model::location::Location;
 use crate::model::snapshot::{Answer, Resource};
 use crate::pb::v1;
 
@@ -138,8 +140,8 @@ fn lossless_rules_are_read_from_both_their_tags() {
 fn every_captured_answer_survives_the_cache() {
     let mut kept = 0;
     for bytes in captures() {
-        let response = v1::DiscoverResponse::decode(&*bytes).unwrap();
-        let Some(kind) = subject(&response).kind else { continue };
+        let response = DiscoverAnswer::decode(&*bytes).unwrap();
+        let Some(kind) = subject(&response.head).kind else { continue };
         if let Answer::Full { resource, skipped } = answer(&key(kind), response) {
             assert!(skipped.is_empty(), "{skipped:?}");
             assert_kept(&key(kind), &resource);
@@ -149,12 +151,50 @@ fn every_captured_answer_survives_the_cache() {
     assert!(kept >= 40, "only {kept} captured answers carry a resource");
 }
 
+#[test]
+fn instances_are_walked_to_what_the_generated_code_decodes() {
+    let mut seen = 0;
+    for bytes in captures() {
+        let generated = v1::DiscoverResponse::decode(&*bytes).unwrap();
+        let Answer::Full { resource: Resource::Instances(walked), .. } =
+            answer(&key(ResourceKind::Instances), DiscoverAnswer::decode(&*bytes).unwrap())
+        else {
+            continue;
+        };
+        assert_eq!(walked.len(), generated.instances.len());
+        for instance in &generated.instances {
+            let found = walked.get(instance.id.as_deref().unwrap()).unwrap();
+            let place = instance.location.clone().unwrap_or_default();
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            assert_eq!(found.host(), text(&instance.host));
+            assert_eq!(Some(u32::from(found.port())), instance.port);
+            assert_eq!((found.protocol(), found.version()), (&*text(&instance.protocol), &*text(&instance.version)));
+            assert_eq!((Some(found.weight()), Some(found.is_healthy())), (instance.weight, instance.healthy));
+            assert_eq!(Some(found.is_isolated()), instance.isolate);
+            assert_eq!(found.location(), &Location::new(text(&place.region), text(&place.zone), text(&place.campus)));
+            let pairs = instance.metadata.iter().map(|(key, value)| (&**key, &**value));
+            assert_eq!(found.metadata().iter().collect::<Vec<_>>(), pairs.collect::<Vec<_>>());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 20, "only {seen} captured instances");
+}
+
+#[test]
+fn an_answer_is_decoded_and_encoded_as_the_generated_code_does() {
+    for bytes in captures() {
+        let generated = v1::DiscoverResponse::decode(&*bytes).unwrap();
+        let kept = DiscoverAnswer::from(generated.clone());
+        assert_eq!(v1::DiscoverResponse::decode(&*kept.encode_to_vec()).unwrap(), generated);
+    }
+}
+
 fn any_answer(bytes: &[u8]) {
-    let Ok(response) = v1::DiscoverResponse::decode(bytes) else { return };
+    let Ok(response) = DiscoverAnswer::decode(bytes) else { return };
     for kind in ResourceKind::ALL {
         let mut response = response.clone();
-        response.code = Some(200_000);
-        response.r#type = super::request::type_of(kind);
+        response.head.code = Some(200_000);
+        response.head.r#type = super::request::type_of(kind);
         let said = answer(&key(kind), response);
         let Answer::Full { resource, .. } = said else { panic!("{kind}: {said:?}") };
         assert_kept(&key(kind), &resource);

@@ -13,14 +13,17 @@ fn bench() -> Bench {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_nobody_uses_is_forgotten_and_comes_back_with_its_next_use() {
     let bench = bench();
-    bench.registry.entry(&key());
+    let entry = bench.registry.entry(&key());
     bench.writer.apply(&key(), full("r1", &["a"]));
+    let mut changes = bench.registry.changes();
     tokio::time::sleep(IDLE / 2).await;
     bench.registry.entry(&key()).touch();
     tokio::time::sleep(IDLE * 3 / 4).await;
     assert!(bench.registry.peek(&key()).is_some(), "it was used in between");
     tokio::time::sleep(IDLE).await;
     assert!(bench.registry.peek(&key()).is_none() && !bench.asked.wants(&key()));
+    assert_eq!(changes.next().await, Some(vec![key()]), "whoever made something of it is told");
+    assert!(entry.has_expired());
     assert!(!bench.writer.apply(&key(), full("r2", &["b"])), "an answer that was under way is nobody's");
     assert!(bench.writer.revision(&key()).is_empty());
     bench.registry.entry(&key());

@@ -2,6 +2,7 @@
 
 mod disk;
 mod expiry;
+mod sequences;
 mod serving;
 mod watching;
 
@@ -17,7 +18,10 @@ use crate::error::ServerCode;
 use crate::model::build::{InstanceParts, SnapshotBuilder};
 use crate::model::key::Revision;
 use crate::model::snapshot::{Answer, RuleSet};
+use crate::registry::cache::CacheOptions;
+use crate::registry::guard::GuardPolicy;
 use crate::transport::discover::{LinkState, ResourceSink};
+use crate::util::clock::WallClock;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const WINDOW: Duration = Duration::from_secs(6);

@@ -272,6 +272,22 @@ async fn a_lost_link_in_between_asks_for_a_whole_window_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_in_between_asks_for_a_whole_window_again() {
+    let bench = Bench::new();
+    bench.registry.entry(&key());
+    bench.writer.apply(&key(), many("r1", 10));
+    bench.writer.apply(&key(), full("r2", &[]));
+    tokio::time::advance(WINDOW / 2).await;
+    bench.writer.apply(&key(), failed(ErrorKind::Server));
+    tokio::time::advance(WINDOW / 2).await;
+    bench.writer.apply(&key(), Answer::Unchanged);
+    assert_eq!(bench.ids(&key()).unwrap().len(), 10);
+    tokio::time::advance(WINDOW).await;
+    bench.writer.apply(&key(), Answer::Unchanged);
+    assert_eq!(bench.ids(&key()).unwrap().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rules_that_were_deleted_are_gone_at_once_and_rules_of_a_lost_service_after_the_window() {
     let bench = Bench::new();
     bench.registry.entry(&rule_key());

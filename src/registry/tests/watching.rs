@@ -22,6 +22,18 @@ async fn told(watch: &mut Watch<ServiceInstances>) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_is_a_stream_that_moves_between_threads() {
+    fn sent<T: tokio_stream::Stream + Send + Sync + Unpin + 'static>(stream: T) -> T {
+        stream
+    }
+    let bench = Bench::new();
+    let mut watch = sent(bench.registry.watch_instances(&key().service));
+    bench.writer.apply(&key(), full("r1", &["a"]));
+    let first = tokio_stream::StreamExt::next(&mut watch).await;
+    assert!(matches!(first, Some(Update::Current(list)) if ids(&list) == ["a"]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_first_item_is_the_current_state() {
     let bench = Bench::new();
     let mut early = bench.registry.watch_instances(&key().service);

@@ -1,6 +1,6 @@
 //! What is to be kept fed: a set that handles change and the worker catches up with.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +24,9 @@ pub(super) struct Desired {
 
 #[derive(Debug, Default)]
 struct State {
-    wanted: HashSet<ServiceEventKey>,
+    /// With the order in which they were wanted first.
+    wanted: HashMap<ServiceEventKey, u64>,
+    next: u64,
     /// Keys that were added or removed, in that order; what became of them says `wanted`.
     touched: Vec<ServiceEventKey>,
     closed: bool,
@@ -49,7 +51,10 @@ impl DiscoverHandle {
     pub(crate) fn want(&self, key: ServiceEventKey) {
         let desired = &self.0.0;
         let mut state = desired.lock();
-        if state.wanted.insert(key.clone()) {
+        if !state.wanted.contains_key(&key) {
+            let order = state.next;
+            state.next += 1;
+            state.wanted.insert(key.clone(), order);
             state.touch(key);
             drop(state);
             desired.changed.notify_one();
@@ -60,7 +65,7 @@ impl DiscoverHandle {
     pub(crate) fn forget(&self, key: &ServiceEventKey) {
         let desired = &self.0.0;
         let mut state = desired.lock();
-        if state.wanted.remove(key) {
+        if state.wanted.remove(key).is_some() {
             state.touch(key.clone());
             drop(state);
             desired.changed.notify_one();
@@ -84,20 +89,21 @@ impl Drop for Owner {
 // === impl Desired ===
 
 impl Desired {
-    /// Everything that is wanted, for a worker that starts.
+    /// Everything that is wanted, in that order, for a worker that starts.
     pub(super) fn all(&self) -> Vec<ServiceEventKey> {
         let mut state = self.lock();
         state.touched.clear();
-        state.wanted.iter().cloned().collect()
+        let mut wanted: Vec<_> = state.wanted.iter().map(|(key, order)| (*order, key.clone())).collect();
+        wanted.sort_unstable();
+        wanted.into_iter().map(|(_, key)| key).collect()
     }
 
     /// What changed since the last look.
     pub(super) fn changes(&self) -> Vec<Change> {
         let mut state = self.lock();
         let touched = std::mem::take(&mut state.touched);
-        let to_change = |key: ServiceEventKey| match state.wanted.contains(&key) {
-            true => Change::Want(key),
-            false => Change::Forget(key),
+        let to_change = |key: ServiceEventKey| {
+            if state.wanted.contains_key(&key) { Change::Want(key) } else { Change::Forget(key) }
         };
         touched.into_iter().map(to_change).collect()
     }

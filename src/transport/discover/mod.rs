@@ -8,8 +8,10 @@
 
 mod capability;
 mod desired;
+mod edges;
 mod schedule;
 mod session;
+mod slot;
 mod worker;
 #[cfg(test)]
 mod worker_test;

@@ -17,20 +17,18 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use rand::{Rng, RngExt};
+use rand::Rng;
 use tokio::time::Instant;
 
 use crate::model::key::{ResourceKind, ServiceEventKey};
 use crate::transport::discover::capability::Capabilities;
-use crate::util::backoff::Backoff;
+use crate::transport::discover::slot::{Place, Slot, period};
 use crate::util::hash::NameHash;
 
 /// Questions without an answer, at most.
 pub(super) const MAX_OUTSTANDING: usize = 64;
 /// How long a key that changed is polled more often.
 const FAST_FOR: Duration = Duration::from_secs(30);
-/// The shortest period of that.
-const FAST_FLOOR: Duration = Duration::from_millis(250);
 /// How many keys are polled more often at a time: a bound on the extra load.
 const MAX_FAST: usize = 32;
 
@@ -106,27 +104,6 @@ pub(super) struct Schedule {
     capabilities: Capabilities,
 }
 
-#[derive(Debug)]
-struct Slot {
-    key: ServiceEventKey,
-    place: Place,
-    /// Whether any answer told what the resource is.
-    known: bool,
-    fast_until: Option<Instant>,
-    /// With the base that it was made with: another kind of trouble starts over.
-    backoff: Option<(Duration, Backoff)>,
-    /// How often in a row the stream died over this key.
-    strikes: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Cold,
-    Polled(Instant),
-    Asked,
-    Parked,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Key(u64),
@@ -161,8 +138,7 @@ impl Schedule {
         let id = self.next_id;
         self.next_id += 1;
         self.ids.insert(key.clone(), id);
-        let place = Place::Cold;
-        self.slots.insert(id, Slot { key, place, known: false, fast_until: None, backoff: None, strikes: 0 });
+        self.slots.insert(id, Slot::new(key));
         self.cold.push_back(id);
     }
 
@@ -171,13 +147,7 @@ impl Schedule {
         let Some(id) = self.ids.remove(key) else { return };
         let Some(slot) = self.slots.remove(&id) else { return };
         self.fast.remove(&id);
-        match slot.place {
-            Place::Polled(at) => {
-                self.polls.remove(&(at, id));
-            }
-            Place::Cold => self.cold.retain(|cold| *cold != id),
-            Place::Asked | Place::Parked => {}
-        }
+        self.leave(slot.place, id);
     }
 
     /// The next thing to do now, if any; a question counts as asked.
@@ -234,13 +204,13 @@ impl Schedule {
     pub(super) fn answered(&mut self, now: Instant) -> Option<Question> {
         let asked = self.outstanding.pop_front()?;
         self.heard = Some(now);
-        Some(match asked {
-            Asked::Probe(kind) => Question::Probe(kind),
-            Asked::Key(id) => match self.slots.get(&id) {
-                Some(slot) => Question::Key(slot.key.clone()),
-                None => Question::Forgotten,
-            },
-        })
+        let id = match asked {
+            Asked::Probe(kind) => return Some(Question::Probe(kind)),
+            Asked::Key(id) => id,
+        };
+        // Due at once, until it is settled: an answer that nobody can use must not lose the key.
+        self.poll_at(id, now);
+        Some(self.slots.get(&id).map_or(Question::Forgotten, |slot| Question::Key(slot.key.clone())))
     }
 
     /// Sets when an answered key is asked for again.
@@ -277,24 +247,29 @@ impl Schedule {
         if !served {
             return parked.iter().filter_map(|id| self.slots.get(id)).map(|slot| slot.key.clone()).collect();
         }
-        parked.into_iter().for_each(|id| self.unpark(id));
+        for id in parked {
+            self.unpark(id);
+        }
         Vec::new()
     }
 
     /// The server does not serve the kind of `key`, which was just answered.
     pub(super) fn unsupported(&mut self, key: &ServiceEventKey) {
         self.capabilities.learn(key.kind, false);
-        if let Some(slot) = self.ids.get(key).and_then(|id| self.slots.get_mut(id)) {
-            slot.place = Place::Parked;
-            slot.strikes = 0;
-        }
+        let Some(id) = self.ids.get(key).copied() else { return };
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        slot.strikes = 0;
+        let place = std::mem::replace(&mut slot.place, Place::Parked);
+        self.leave(place, id);
     }
 
     /// A stream to `server` is about to be opened: what it serves is found out anew.
     pub(super) fn connected(&mut self, server: &str) {
         self.capabilities.connected(server);
         let parked: Vec<u64> = self.parked(|_| true).collect();
-        parked.into_iter().for_each(|id| self.unpark(id));
+        for id in parked {
+            self.unpark(id);
+        }
     }
 
     /// The stream is gone. Unless it was left in peace, every key is due again: whatever changed meanwhile is news. The
@@ -332,9 +307,8 @@ impl Schedule {
         if slot.strikes < STRIKES {
             return None;
         }
-        let delay = slot.back_off(Duration::from_secs(1), 60, rng);
+        let delay = slot.back_off(Duration::from_secs(1), 30, rng);
         let key = slot.key.clone();
-        self.cold.retain(|cold| *cold != id);
         self.poll_at(id, now + delay);
         Some(key)
     }
@@ -361,11 +335,20 @@ impl Schedule {
 
     fn poll_at(&mut self, id: u64, at: Instant) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        if let Place::Polled(before) = slot.place {
-            self.polls.remove(&(before, id));
-        }
-        slot.place = Place::Polled(at);
+        let place = std::mem::replace(&mut slot.place, Place::Polled(at));
+        self.leave(place, id);
         self.polls.insert((at, id));
+    }
+
+    /// Takes a key out of the queue of a place that it was in.
+    fn leave(&mut self, place: Place, id: u64) {
+        match place {
+            Place::Polled(at) => {
+                self.polls.remove(&(at, id));
+            }
+            Place::Cold => self.cold.retain(|cold| *cold != id),
+            Place::Asked | Place::Parked => {}
+        }
     }
 
     fn make_due(&mut self, id: u64, now: Instant) {
@@ -392,22 +375,6 @@ impl Schedule {
     }
 }
 
-impl Slot {
-    fn back_off(&mut self, base: Duration, cap_secs: u64, rng: &mut impl Rng) -> Duration {
-        let new = || (base, Backoff::clamped(base, Duration::from_secs(cap_secs)));
-        let backoff = self.backoff.get_or_insert_with(new);
-        if backoff.0 != base {
-            *backoff = new();
-        }
-        backoff.1.next_delay(rng)
-    }
-}
-
-/// The time to the next poll. Jittered, and after the first answer spread over the whole period: keys that were wanted
-/// together do not stay together.
-fn period(refresh: Duration, fast: bool, first: bool, rng: &mut impl Rng) -> Duration {
-    if fast {
-        return refresh.min((refresh / 4).max(FAST_FLOOR)).mul_f64(rng.random_range(0.9..1.1));
-    }
-    refresh.mul_f64(if first { rng.random_range(0.5..1.0) } else { rng.random_range(0.9..1.1) })
-}
+#[cfg(test)]
+#[path = "schedule_test.rs"]
+mod tests;

@@ -1,12 +1,13 @@
 //! One stream: questions in, answers out, in order.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::server::ServerAddr;
@@ -37,7 +38,7 @@ enum Answers {
 /// Why there are no more answers.
 pub(super) struct Ended {
     pub(super) error: Error,
-    /// Whether the server ended it, rather than the connection.
+    /// Whether the server ended it over what was asked, rather than the connection or an absent server.
     pub(super) by_server: bool,
 }
 
@@ -80,7 +81,13 @@ impl Session {
 
     fn failed(&self, status: &Status) -> Ended {
         let error = rpc::from_status(status, Operation::Discover, &self.link);
-        Ended { error: self.about(error), by_server: self.link.fault().is_none() }
+        // Statuses of the connection carry its error; those of a server or proxy that is away say nothing of a question.
+        let by_answer = matches!(
+            status.code(),
+            Code::Internal | Code::Unknown | Code::OutOfRange | Code::ResourceExhausted | Code::DataLoss
+        );
+        let by_server = by_answer && status.source().is_none() && self.link.fault().is_none();
+        Ended { error: self.about(error), by_server }
     }
 
     fn ended(&self) -> Ended {

@@ -8,12 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt;
 use tokio::time::Instant;
 
+use super::ResourceSink;
 use super::desired::{Change, Desired};
+use super::edges::Edges;
 use super::schedule::{Pace, Question, Schedule, Step, StreamEnd, Verdict};
 use super::session::{Ended, Session};
-use super::{LinkState, ResourceSink};
 use crate::error::{Error, ErrorKind, ServerCode};
 use crate::model::key::{ResourceKind, ServiceEventKey};
 use crate::model::server::ServerAddr;
@@ -25,9 +27,7 @@ use crate::util::backoff::Backoff;
 use crate::wire::code::Answered;
 use crate::wire::{request, resource};
 
-/// The longest pause between two streams.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// The shortest pause after a server refused the stream for its token.
+/// The pause after a server refused the stream for its token, give or take a half.
 const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(20);
 /// Answers in a row that speak of trouble in the server, after which another one is tried.
 const MAX_FAULTS: u32 = 3;
@@ -39,16 +39,7 @@ pub(super) struct Worker {
     sink: Arc<dyn ResourceSink>,
     schedule: Schedule,
     backoff: Backoff,
-    told: Told,
-}
-
-/// What the sink was told of the link.
-#[derive(Debug, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Connecting,
-    Up(Arc<str>),
-    Down(ErrorKind),
+    edges: Edges,
 }
 
 /// How a stream ended.
@@ -87,10 +78,15 @@ impl Worker {
     pub(super) fn new(transport: Arc<Inner>, desired: Arc<Desired>, sink: Arc<dyn ResourceSink>) -> Self {
         let options = &transport.options;
         let pace = Pace { refresh: options.refresh_interval, answer: options.message_timeout };
-        let backoff = Backoff::clamped(options.reconnect_base, MAX_PAUSE);
+        // A client that looks for a server costs it no more than one that polls, and what changed while no server could
+        // be reached is seen within one period of one being back.
+        let backoff = Backoff::clamped(options.reconnect_base, options.refresh_interval);
         let mut schedule = Schedule::new(pace);
-        desired.all().into_iter().for_each(|key| schedule.want(key));
-        Self { transport, desired, sink, schedule, backoff, told: Told::Nothing }
+        for key in desired.all() {
+            schedule.want(key);
+        }
+        let edges = Edges::new(Arc::clone(&sink));
+        Self { transport, desired, sink, schedule, backoff, edges }
     }
 
     /// Runs until all handles are gone, or until it is cancelled.
@@ -131,7 +127,7 @@ impl Worker {
     async fn pause(&mut self, unauthorized: bool) {
         let mut pause = self.backoff.next_delay(&mut rand::rng());
         if unauthorized {
-            pause += UNAUTHORIZED_PAUSE;
+            pause = UNAUTHORIZED_PAUSE.mul_f64(rand::rng().random_range(0.5..1.5));
         }
         let until = Instant::now() + pause;
         let mut replaced = self.transport.clusters.replaced();
@@ -149,14 +145,11 @@ impl Worker {
 
     /// Opens a stream and keeps it until it fails or is left.
     async fn stream(&mut self) -> End {
-        if self.told == Told::Nothing {
-            self.told = Told::Connecting;
-            self.sink.link(LinkState::Connecting);
-        }
+        self.edges.connecting();
         let mut stream = match self.open().await {
             Ok(stream) => stream,
             Err(error) => {
-                self.down(None, &error);
+                self.edges.down(None, &error);
                 return match error.kind() {
                     ErrorKind::Closed => End::Closed,
                     kind => End::Failed { unauthorized: kind == ErrorKind::Unauthorized },
@@ -282,7 +275,6 @@ impl Worker {
                 }
             }
             Question::Key(key) if is_out_of_step(key.kind, &answer) => {
-                self.schedule.settle(&key, Verdict::Fault, now, &mut rand::rng());
                 return Err(broken("answers are out of step with the questions"));
             }
             Question::Key(key) => return self.deliver(stream, &key, answer, now).await,
@@ -346,13 +338,7 @@ impl Worker {
         }
         self.backoff.reset();
         self.transport.clusters.succeeded(Cluster::Discover, &stream.server);
-        if !matches!(&self.told, Told::Up(server) if *server == stream.name) {
-            if matches!(self.told, Told::Down(_)) {
-                tracing::info!(server = %stream.name, "discovery works again");
-            }
-            self.told = Told::Up(Arc::clone(&stream.name));
-            self.sink.link(LinkState::Up { server: Arc::clone(&stream.name) });
-        }
+        self.edges.up(&stream.name);
     }
 
     /// Gives a stream up, demotes its server, and makes every key due again.
@@ -370,20 +356,9 @@ impl Worker {
         }
         // While another server is there to be tried, the link is not down yet.
         if !self.transport.clusters.has_alternative(Cluster::Discover, &stream.server, now) {
-            self.down(Some(Arc::clone(&stream.name)), &error);
+            self.edges.down(Some(Arc::clone(&stream.name)), &error);
         }
         End::Failed { unauthorized: error.kind() == ErrorKind::Unauthorized }
-    }
-
-    fn down(&mut self, server: Option<Arc<str>>, error: &Error) {
-        if self.told == Told::Down(error.kind()) {
-            return;
-        }
-        if !matches!(self.told, Told::Down(_)) {
-            tracing::warn!(%error, "discovery does not work; what is known stays in use");
-        }
-        self.told = Told::Down(error.kind());
-        self.sink.link(LinkState::Down { server, error: error.clone() });
     }
 }
 

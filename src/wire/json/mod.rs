@@ -8,11 +8,9 @@
 
 mod base64;
 mod parse;
-mod reader;
 mod render;
 
 pub(crate) use parse::{InvalidJson, to_bytes};
-pub(crate) use reader::Malformed;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use render::render;
 pub(crate) use render::to_json;

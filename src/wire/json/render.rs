@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::reader::{Malformed, Raw, Reader};
 use super::{MAX_DEPTH, base64};
 use crate::pb::schema::{self, Field, Kind, Message, Scalar, Shape};
+use crate::wire::reader::{Malformed, Raw, Reader, low_i32, low_u32, text_of};
 
 /// `message` as proto3 JSON.
 pub(crate) fn to_json<M: prost::Message + prost::Name>(message: &M) -> Result<Value, Malformed> {
@@ -205,20 +205,6 @@ fn is_default(kind: Kind, raw: Raw<'_>) -> bool {
         (Kind::Plain(scalar), Raw::Varint(value)) => number(scalar, value) == number(scalar, 0),
         _ => false,
     }
-}
-
-fn text_of(bytes: &[u8]) -> Result<&str, Malformed> {
-    std::str::from_utf8(bytes).map_err(|_| Malformed::Text)
-}
-
-/// Numbers of 32 bits are sent in up to 64, and the upper half means nothing.
-#[allow(clippy::cast_possible_truncation, reason = "that is the point")]
-fn low_u32(value: u64) -> u32 {
-    value as u32
-}
-
-fn low_i32(value: u64) -> i32 {
-    low_u32(value).cast_signed()
 }
 
 #[cfg(test)]

@@ -82,6 +82,20 @@ impl<'a> Reader<'a> {
     }
 }
 
+pub(super) fn text_of(bytes: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed::Text)
+}
+
+/// Numbers of 32 bits are sent in up to 64, and the upper half means nothing.
+#[allow(clippy::cast_possible_truncation, reason = "that is the point")]
+pub(super) fn low_u32(value: u64) -> u32 {
+    value as u32
+}
+
+pub(super) fn low_i32(value: u64) -> i32 {
+    low_u32(value).cast_signed()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

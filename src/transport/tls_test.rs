@@ -1,0 +1,78 @@
+//! TLS and mutual TLS against scripted servers; needs a `tls-*` feature.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+use super::scripted::Net;
+use super::{ServerAddr, Tls, Transport, TransportOptions};
+use crate::error::{ErrorKind, Result};
+use crate::model::request::registration::{Heartbeat, Target};
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+}
+
+fn pem(name: &str) -> String {
+    std::fs::read_to_string(file(name)).unwrap()
+}
+
+/// A server `a` that asks for a client certificate.
+fn net() -> Net {
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(pem("server.pem"), pem("server.key")))
+        .client_ca_root(Certificate::from_pem(pem("ca.pem")));
+    Net::serving(&["a"], &Server::builder().tls_config(tls).unwrap())
+}
+
+fn transport(net: &Net, tls: Option<Tls>) -> Transport {
+    let addresses = vec![ServerAddr::new("a", 8091, tls.is_some())];
+    Transport::new(TransportOptions { addresses, tls, ..net.options() }, &net.scope).unwrap()
+}
+
+async fn beat(transport: &Transport) -> Result<()> {
+    let target: Target = Heartbeat::new(("default", "payments"), ("10.0.0.7", 8080)).target;
+    transport.heartbeat(&target, Duration::from_secs(1)).await
+}
+
+fn trusting(ca: PathBuf) -> Tls {
+    Tls::new().ca_file(ca).identity_files(file("client.pem"), file("client.key"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_sides_show_their_certificates() {
+    let net = net();
+    beat(&transport(&net, Some(trusting(file("ca.pem"))))).await.unwrap();
+    assert_eq!(net.node("a").called().len(), 1);
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_trusted_is_not_spoken_to() {
+    for (tls, needle) in [
+        (None, "connection"),
+        (Some(trusting(file("other-ca.pem"))), "invalid peer certificate"),
+        (Some(trusting(file("ca.pem")).server_name("elsewhere")), "not valid for name"),
+        (Some(Tls::new().ca_file(file("ca.pem"))), "connection"),
+    ] {
+        let net = net();
+        let error = beat(&transport(&net, tls.clone())).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Network, "{tls:?}: {error}");
+        assert!(error.to_string().contains(needle), "{error}");
+        assert!(net.node("a").called().is_empty());
+        net.ends().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn certificates_are_read_again_for_every_connection() {
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), pem("other-ca.pem")).unwrap();
+    let net = net();
+    let transport = transport(&net, Some(trusting(ca.path().to_owned())));
+    beat(&transport).await.unwrap_err();
+    std::fs::write(ca.path(), pem("ca.pem")).unwrap();
+    beat(&transport).await.unwrap();
+    net.ends().await;
+}
