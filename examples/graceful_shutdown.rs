@@ -26,10 +26,7 @@ async fn readyz(State(context): State<SdkContext>) -> (StatusCode, String) {
 
 async fn stop_signal(by_itself: bool) {
     let timer = async {
-        match by_itself {
-            true => tokio::time::sleep(Duration::from_secs(2)).await,
-            false => std::future::pending().await,
-        }
+        if by_itself { tokio::time::sleep(Duration::from_secs(2)).await } else { std::future::pending().await }
     };
     #[cfg(unix)]
     let terminated = async {

@@ -6,10 +6,11 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use polarismesh::{ErrorKind, Register, Result, SdkContext};
 use support::ControlPlane;
+use tokio::time::Instant;
 
 const SERVICE: (&str, &str) = ("default", "quickstart");
 const RUN: Duration = Duration::from_secs(14);
@@ -25,7 +26,6 @@ async fn provider(plane: &ControlPlane, port: u16, weight: u32) -> Result<SdkCon
 }
 
 #[tokio::main]
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "an application keeps its own time")]
 async fn main() -> Result<()> {
     let plane = ControlPlane::start().await?;
     let mut providers = BTreeMap::new();

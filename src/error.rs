@@ -120,9 +120,7 @@ pub struct ServerCode(u32);
 // === impl ServerCode ===
 
 impl ServerCode {
-    pub(crate) const OK: Self = Self(200_000);
     pub(crate) const NO_CHANGE: Self = Self(200_001);
-    pub(crate) const BAD_REQUEST: Self = Self(400_000);
     pub(crate) const INVALID_DISCOVER_RESOURCE: Self = Self(400_004);
     pub(crate) const EXISTED_RESOURCE: Self = Self(400_201);
     pub(crate) const NOT_FOUND_RESOURCE: Self = Self(400_202);
@@ -130,7 +128,6 @@ impl ServerCode {
     pub(crate) const NOT_FOUND_SERVICE: Self = Self(400_301);
     pub(crate) const NOT_FOUND_NAMESPACE: Self = Self(400_305);
     pub(crate) const CLIENT_API_NOT_OPEN: Self = Self(400_401);
-    pub(crate) const HEARTBEAT_ON_DISABLED: Self = Self(400_141);
 
     /// Wraps a code as it came from the wire.
     #[must_use]

@@ -55,7 +55,7 @@ fn what_a_call_returns_is_small() {
 
 /// Never runs: its body is the assertion.
 #[allow(dead_code, reason = "checked by compiling")]
-fn futures_are_send(context: SdkContext, registration: Registration) {
+fn futures_are_send(context: &SdkContext, registration: Registration) {
     let (consumer, provider) = (context.consumer(), context.provider());
     sendable(&consumer.get_one_instance(("a", "b")));
     let name = String::from("borrowed");

@@ -5,12 +5,14 @@
 //! One after the other, because one of them loads the server; each uses services of names that no other run has used. A server that checks
 //! health every second (`healthcheck.maxCheckInterval: 1s`) keeps the whole run under a minute.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use polarismesh::{ErrorKind, Register, RegistrationState, SdkContext, ServiceKey, Update};
+use polarismesh::{ErrorKind, InstanceId, Register, RegistrationState, SdkContext, ServerCode, ServiceKey, Update};
 use support::console::Console;
 use support::{eventually, throughout};
 
@@ -64,7 +66,7 @@ async fn a_registered_instance_is_seen_stays_healthy_and_leaves() {
     assert_eq!(picked.authority(), "127.0.0.1:9001");
     assert_eq!((picked.weight(), picked.version(), picked.protocol()), (30, "1.2", "grpc"));
     assert_eq!(picked.metadata().get("env"), Some("live"));
-    assert_eq!(Some(picked.id().as_str()), registration.instance_id().as_ref().map(|id| id.as_str()));
+    assert_eq!(Some(picked.id().as_str()), registration.instance_id().as_ref().map(InstanceId::as_str));
 
     let healthy = async || sees(&consumer, &key, 9001).await == Some((true, false));
     throughout("beats keep it healthy", 4 * TTL, healthy).await;
@@ -99,7 +101,12 @@ async fn an_instance_that_was_removed_at_the_console_comes_back_with_its_latest_
     let key = service("removed");
     let (provider, consumer) = (context(), context());
     let registration = provider.provider().register(instance(&key, 9001).metadata("v", "1")).await.unwrap();
-    registration.update(|wanted| drop(wanted.set_metadata("v", "2"))).await.unwrap();
+    registration
+        .update(|wanted| {
+            wanted.set_metadata("v", "2");
+        })
+        .await
+        .unwrap();
     eventually("seen", SEEN, async || sees(&consumer, &key, 9001).await.is_some()).await;
 
     let id = registration.instance_id().unwrap();
@@ -154,7 +161,7 @@ async fn an_alias_shows_the_instances_of_its_service() {
     assert_eq!((list.key(), list.alias_for()), (&alias, Some(&key)));
 
     let refused = provider.provider().register(instance(&alias, 9002)).await.unwrap_err();
-    assert_eq!(refused.server_code().map(|c| c.get()), Some(400_000), "an alias takes no registration: {refused}");
+    assert_eq!(refused.server_code().map(ServerCode::get), Some(400_000), "an alias takes no registration: {refused}");
     stop([provider, consumer]).await;
 }
 

@@ -6,13 +6,13 @@ use polarismesh::testing::Server;
 use polarismesh::{Result, SdkContext, SdkContextBuilder};
 
 /// The server that `POLARIS_SERVER_ADDRESS` names, or one that is embedded in the example.
-pub struct ControlPlane {
+pub(crate) struct ControlPlane {
     address: String,
     embedded: Option<Server>,
 }
 
 impl ControlPlane {
-    pub async fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         if let Ok(address) = std::env::var("POLARIS_SERVER_ADDRESS") {
             return Ok(Self { address, embedded: None });
         }
@@ -20,16 +20,16 @@ impl ControlPlane {
         Ok(Self { address: embedded.address().to_owned(), embedded: Some(embedded) })
     }
 
-    pub fn is_embedded(&self) -> bool {
+    pub(crate) fn is_embedded(&self) -> bool {
         self.embedded.is_some()
     }
 
     /// The start of a context that talks to it.
-    pub fn builder(&self) -> SdkContextBuilder {
+    pub(crate) fn builder(&self) -> SdkContextBuilder {
         SdkContext::builder().address(&self.address)
     }
 
-    pub fn context(&self) -> Result<SdkContext> {
+    pub(crate) fn context(&self) -> Result<SdkContext> {
         self.builder().build()
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::api::handle::ServiceHandle;
 use crate::api::watch::{InstanceWatch, ServicesWatch};
 use crate::engine::Engine;
-use crate::engine::resolve::ConsumerFuture;
+use crate::engine::future::ConsumerFuture;
 use crate::error::Result;
 use crate::model::call::Outcome;
 use crate::model::instance::{Instance, InstanceId};
-use crate::model::key::{Namespace, ServiceKey, ServiceKeyRef};
+use crate::model::key::{ServiceKey, ServiceKeyRef};
+use crate::model::namespace::Namespace;
 use crate::model::request::instance::{GetInstances, GetOneInstance, Pick};
 use crate::model::rule_kind::RuleKind;
 use crate::model::service::{ServiceInstances, ServiceList};
@@ -42,6 +43,7 @@ pub type GetInstancesFuture = ConsumerFuture<Vec<Instance>>;
 pub struct ConsumerApi {
     engine: Engine,
     /// What keeps the context alive.
+    #[expect(dead_code, reason = "held, not read")]
     context: Arc<dyn Any + Send + Sync>,
 }
 

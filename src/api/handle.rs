@@ -25,6 +25,7 @@ pub struct ServiceHandle {
     service: Arc<Service>,
     consumer: ConsumerApi,
     /// Shared by clones; none of a service that is refused for good.
+    #[expect(dead_code, reason = "held, not read")]
     pin: Option<Arc<Pin>>,
 }
 
@@ -62,7 +63,8 @@ impl ServiceHandle {
     /// [allows it](Classify::is_retryable), within the bounds of `attempts`.
     ///
     /// Waits for the service to be loaded, at most for `global.api.timeout`. No instance is tried twice, and none that
-    /// `pick` excludes is tried. When the time for all attempts is over, the one under way is dropped.
+    /// `pick` excludes is tried. When the time for all attempts is over, the one under way is dropped; such a time needs a
+    /// tokio runtime around the caller.
     ///
     /// # Errors
     /// [`CallError`] tells a call that was never sent from one that was.
@@ -102,7 +104,7 @@ impl ServiceHandle {
     /// # Cancel safety
     /// Loading goes on when it is dropped.
     pub async fn ready(&self) -> Result<()> {
-        self.consumer.engine().wait_ready(Arc::clone(&self.service)).await
+        self.consumer.engine().wait_ready(&self.service, None).await
     }
 
     /// All instances as they are now; none before the service is loaded, or if it does not exist.

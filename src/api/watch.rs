@@ -10,7 +10,8 @@ use tokio_stream::Stream;
 
 use crate::api::consumer::ConsumerApi;
 use crate::error::{Error, Result};
-use crate::model::key::{Namespace, ServiceKey};
+use crate::model::key::ServiceKey;
+use crate::model::namespace::Namespace;
 use crate::model::service::{ServiceInstances, ServiceList};
 use crate::model::snapshot::Update;
 use crate::registry::{LocalRegistry, Watch, Watched};

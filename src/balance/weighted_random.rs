@@ -35,7 +35,7 @@ impl LoadBalancer for WeightedRandom {
 
 impl Selector for Table {
     #[inline]
-    fn select(&self, _: &Subset, criteria: &Criteria<'_>) -> usize {
+    fn select(&self, _: &Subset, criteria: &Criteria) -> usize {
         self.draw(criteria.entropy())
     }
 }
@@ -197,7 +197,7 @@ mod tests {
         let subset = weighted(&weights);
         let selector = WeightedRandom.prepare(&subset).unwrap();
         let mut seen = [0u32; 10];
-        draws(PICKS as usize).for_each(|entropy| seen[selector.select(&subset, &Criteria::new(0, entropy))] += 1);
+        draws(PICKS as usize).for_each(|entropy| seen[selector.select(&subset, &Criteria::new(entropy))] += 1);
         let total: u32 = weights.iter().sum();
         let chi: f64 = (weights.iter().zip(seen))
             .map(|(weight, seen)| {

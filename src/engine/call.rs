@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,16 +64,6 @@ pub enum CallError<E> {
         /// How many tries there were, the last one included.
         attempts: u32,
     },
-}
-
-/// What retries of one service may cost: every call pays in a share of a retry, every retry takes a whole one out.
-///
-/// Over any number of calls there are at most [`RESERVE`](Self::RESERVE) retries more than the share of them, so an
-/// outage is never multiplied. The reserve lets a service that is called rarely retry at all.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    /// In thousandths of a retry.
-    balance: AtomicU32,
 }
 
 // === impl Call ===
@@ -148,38 +137,6 @@ impl<E: std::error::Error + 'static> std::error::Error for CallError<E> {
     }
 }
 
-// === impl Budget ===
-
-impl Budget {
-    /// How many retries a service has beyond the share of its calls.
-    const RESERVE: u32 = 10;
-    const RETRY: u32 = 1000;
-    const FULL: u32 = Self::RESERVE * Self::RETRY;
-
-    fn pay_in(&self, share: f32) {
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share is between 0 and 1, or no number and counts as 0"
-        )]
-        let part = (share * 1000.0) as u32;
-        // A full one is only read, so that calls without trouble share no write.
-        let pay = |balance| (part > 0 && balance < Self::FULL).then(|| u32::min(balance + part, Self::FULL));
-        let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
-    }
-
-    fn take_retry(&self) -> bool {
-        let take = |balance| u32::checked_sub(balance, Self::RETRY);
-        self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-    }
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { balance: AtomicU32::new(Self::FULL) }
-    }
-}
-
 // === flows ===
 
 impl Service {
@@ -206,7 +163,7 @@ impl Engine {
     /// Calls `send` with one instance after the other until it succeeds or must not be tried again.
     pub(crate) async fn call<T, E, F, Fut>(
         &self,
-        service: &Service,
+        service: &Arc<Service>,
         pick: &Pick<'_>,
         attempts: Attempts,
         mut send: F,
@@ -218,8 +175,7 @@ impl Engine {
     {
         let deadline = attempts.overall.map(|within| Instant::now() + within);
         if !service.has_view() {
-            let within = attempts.overall.unwrap_or(self.0.api_timeout).min(self.0.api_timeout);
-            self.ready(service, within).await.map_err(CallError::NotSent)?;
+            self.wait_ready(service, attempts.overall).await.map_err(CallError::NotSent)?;
         }
         service.budget.pay_in(attempts.budget);
         let mut tried = pick.exclude.cloned().unwrap_or_default();
@@ -288,11 +244,12 @@ fn out_of_time<E>(service: &Service, overall: Option<Duration>, attempts: u32) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::budget::Budget;
     use crate::engine::fixture::{API_TIMEOUT, Fixture, id, key};
     use crate::model::health::Load;
     use crate::model::request::instance::Tried;
-    use proptest::prelude::*;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     #[derive(Debug, PartialEq)]
     struct Broken {
@@ -438,31 +395,10 @@ mod tests {
         assert!((most - 1..=most).contains(&sent.load(Ordering::Relaxed)), "{sent:?} of {most}");
     }
 
-    proptest! {
-        #[test]
-        fn retries_never_exceed_their_share_and_the_reserve(
-            share in 0.0f32..=1.0, wishes in proptest::collection::vec(0u32..4, 1..400)
-        ) {
-            let budget = Budget::default();
-            let mut retries = 0u32;
-            for wish in &wishes {
-                budget.pay_in(share);
-                retries += (0..*wish).map(|_| u32::from(budget.take_retry())).sum::<u32>();
-            }
-            let calls = u32::try_from(wishes.len()).unwrap();
-            let most = f64::from(share) * f64::from(calls) + f64::from(Budget::RESERVE);
-            prop_assert!(f64::from(retries) <= most + 1e-3);
-        }
-    }
-
     #[test]
     fn shares_out_of_range_are_brought_into_it() {
         assert_eq!(Attempts::up_to(0).budget(7.0), Attempts::up_to(1).budget(1.0));
         assert_eq!(Attempts::up_to(1).budget(-1.0), Attempts::up_to(1).budget(0.0));
-        let budget = Budget::default();
-        while budget.take_retry() {}
-        budget.pay_in(Attempts::up_to(1).budget(f32::NAN).budget);
-        assert!(!budget.take_retry(), "what is no number pays nothing");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::gate::CloseOnDrop;
 use crate::engine::retire::{LOOK_AGAIN, Retired};
 use crate::engine::view::{Leaf, Service, ServiceView};
 use crate::engine::{Policy, Shared, health};
@@ -24,7 +23,6 @@ const FORGET_EVERY: Duration = Duration::from_secs(2);
 
 /// Compiles until the context ends.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let _closes = CloseOnDrop(&shared.gate);
     let mut changes = shared.registry.changes();
     // What changed before this task listened, or while it was being started again, is not told again.
     shared.services.mark_all();
@@ -43,8 +41,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
                     let instances = keys.iter().filter(|key| key.kind == ResourceKind::Instances);
                     instances.for_each(|key| shared.services.mark_key(&key.service));
                 }
-                // The registry has ended, and with it the context.
-                None => return shared.gate.close(),
+                // The registry has ended, with the context or with its runtime: the gate tells which.
+                None => return,
             },
             () = shared.services.marked() => {}
             _ = forget.tick() => drop_forgotten(&shared, &mut retired),
@@ -260,6 +258,27 @@ mod tests {
         drop(fixture);
     }
 
+    /// Panics when it prepares for the first time.
+    #[derive(Debug, Default)]
+    struct Stumbling(AtomicBool);
+
+    impl LoadBalancer for Stumbling {
+        fn prepare(&self, subset: &Subset) -> Result<Box<dyn Selector>> {
+            assert!(self.0.swap(true, Ordering::Relaxed), "planned");
+            crate::balance::WeightedRandom.prepare(subset)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_starts_again_and_misses_nothing() {
+        let runtime = tokio::runtime::Handle::current();
+        let fixture = Fixture::build(&runtime, Arc::new(Stumbling::default()), true, None);
+        let service = fixture.service();
+        fixture.serve(&[("a", 1)]);
+        fixture.until(&service, Service::has_view).await;
+        assert_eq!((picked(&service, &Pick::new()), fixture.scope.panics()), (vec!["a".to_owned()], 1));
+    }
+
     /// A balancer whose selectors note it when a thread that picks frees them.
     #[derive(Debug, Default)]
     struct Noting {
@@ -280,7 +299,7 @@ mod tests {
     }
 
     impl Selector for Noted {
-        fn select(&self, subset: &Subset, criteria: &Criteria<'_>) -> usize {
+        fn select(&self, subset: &Subset, criteria: &Criteria) -> usize {
             criteria.two_of(subset.len()).0
         }
     }

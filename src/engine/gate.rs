@@ -3,6 +3,7 @@
 //! Every pick asks, so asking is one relaxed load of a byte that is written once. The scope's own token has a lock, which
 //! picks of many threads would share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::watch;
@@ -22,9 +23,9 @@ pub(crate) struct Gate {
     wake: watch::Sender<()>,
 }
 
-/// Closes the gate when the task that holds it ends, unless it panicked and is started again.
+/// Closes the gate when the task that holds it ends, however it does.
 #[derive(Debug)]
-pub(crate) struct CloseOnDrop<'a>(pub(crate) &'a Gate);
+pub(crate) struct CloseOnDrop(pub(crate) Arc<Gate>);
 
 impl Gate {
     pub(crate) fn new(scope: TaskScope) -> Self {
@@ -75,11 +76,8 @@ impl Gate {
     }
 }
 
-impl Drop for CloseOnDrop<'_> {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
         // A task that is dropped without having been cancelled was dropped by its runtime.
         self.0.shut(if self.0.scope.is_cancelled() { CLOSED } else { RUNTIME_GONE });
     }

@@ -108,7 +108,7 @@ pub(crate) async fn keep(record: Arc<Record>, world: Arc<World>) {
 
 impl Keeper {
     fn new(record: Arc<Record>, world: Arc<World>) -> Self {
-        let backoff = Backoff::clamped(world.retry_interval, MAX_RETRY);
+        let backoff = Backoff::new(world.retry_interval, MAX_RETRY);
         Self {
             record,
             world,
@@ -294,11 +294,12 @@ impl Keeper {
         if let Err(error) = &result {
             tracing::warn!(service = %self.key(), %error, "the instance could not be removed and is left to expire");
         }
+        // The state first: whoever waits for the end looks at it next.
+        self.record.set_state(RegistrationState::Gone);
         self.record.report(|p| {
             p.drained = true;
             p.gone = Some(result);
         });
-        self.record.set_state(RegistrationState::Gone);
         None
     }
 

@@ -12,6 +12,7 @@
 //!
 //! The invariant: one pick is one consistent view. Instances, routes and selectors come from one pointer.
 
+pub(crate) mod budget;
 pub(crate) mod call;
 pub(crate) mod cluster;
 pub(crate) mod compile;
@@ -19,6 +20,7 @@ pub(crate) mod contact;
 pub(crate) mod entropy;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod future;
 pub(crate) mod gate;
 pub(crate) mod health;
 pub(crate) mod heartbeat;
@@ -121,10 +123,6 @@ impl Engine {
 
     pub(crate) fn registry(&self) -> &LocalRegistry {
         &self.0.registry
-    }
-
-    pub(crate) fn scope(&self) -> &TaskScope {
-        &self.0.scope
     }
 }
 

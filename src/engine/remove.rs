@@ -22,7 +22,7 @@ const FRESH: Duration = Duration::from_secs(2);
 
 /// Removes `target`. `written` is its registration as it was last written, and when.
 pub(crate) async fn remove(world: &World, target: &Target, written: Option<(&Registrant, Instant)>) -> Result<()> {
-    let mut backoff = Backoff::clamped(world.retry_interval, MAX_PAUSE);
+    let mut backoff = Backoff::new(world.retry_interval, MAX_PAUSE);
     let mut last_write = written.map(|(_, at)| at);
     let mut tries = 1;
     loop {

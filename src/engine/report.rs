@@ -36,7 +36,7 @@ pub(crate) struct Reporter {
 /// Reports every `interval`, sooner after a failure. Ends with its scope.
 pub(crate) async fn report(reporter: Reporter) {
     let Reporter { contact, interval, .. } = &reporter;
-    let mut backoff = Backoff::clamped(Duration::from_secs(1), *interval);
+    let mut backoff = Backoff::new(Duration::from_secs(1), *interval);
     let mut failing = false;
     loop {
         let delay = match report_once(&reporter).await {

@@ -3,78 +3,22 @@
 //! A warm call is answered while it is made, and its future is ready. A cold one owns its request, waits under one
 //! deadline for the list and for the view that is made of it, and shares the subscription with all others that wait.
 
-use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::engine::Engine;
+use crate::engine::future::ConsumerFuture;
 use crate::engine::view::Service;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::instance::Instance;
-use crate::model::key::{Namespace, ResourceKind, ServiceEventKey, ServiceKey, ServiceKeyRef};
+use crate::model::key::{ResourceKind, ServiceEventKey, ServiceKey, ServiceKeyRef};
+use crate::model::namespace::Namespace;
 use crate::model::request::instance::{GetInstances, GetOneInstance, Pick};
 use crate::model::service::{ServiceInstances, ServiceList};
 use crate::model::snapshot::{Resource, RuleSet};
-use crate::registry::{Pin as EntryPin, services_of};
-use crate::util::task::TaskScope;
-
-type Boxed<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
-
-/// The answer of a consumer call: ready when the data is loaded, else waiting under one deadline.
-///
-/// It borrows nothing, and can be polled on any executor. Dropping it loses nothing: loading goes on, and the next call
-/// finds what came.
-#[must_use = "what was not ready yet is waited for by polling only"]
-pub struct ConsumerFuture<T>(State<T>);
-
-enum State<T> {
-    Done(Option<Result<T>>),
-    Waiting { work: Boxed<T>, scope: TaskScope },
-}
-
-impl<T> ConsumerFuture<T> {
-    fn done(result: Result<T>) -> Self {
-        Self(State::Done(Some(result)))
-    }
-}
-
-// Nothing in it is ever pinned in place: what waits is boxed.
-impl<T> Unpin for ConsumerFuture<T> {}
-
-impl<T> Future for ConsumerFuture<T> {
-    type Output = Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        let result = match &mut self.0 {
-            State::Done(result) => {
-                let again = || Err(Error::new(ErrorKind::Internal, "polled again after it was ready"));
-                return Poll::Ready(result.take().unwrap_or_else(again));
-            }
-            State::Waiting { work, scope } => {
-                // Deadlines are timers of the context's runtime, whatever runs the caller.
-                let _entered = scope.enter();
-                std::task::ready!(work.as_mut().poll(cx))
-            }
-        };
-        self.0 = State::Done(None);
-        Poll::Ready(result)
-    }
-}
-
-impl<T> fmt::Debug for ConsumerFuture<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.0 {
-            State::Done(Some(_)) => "ready",
-            State::Done(None) => "taken",
-            State::Waiting { .. } => "waiting",
-        };
-        f.debug_tuple("ConsumerFuture").field(&state).finish()
-    }
-}
+use crate::registry::{Pin, services_of};
 
 impl Engine {
     /// Picks one instance while it is called, if the service is loaded.
@@ -129,14 +73,14 @@ impl Engine {
         warm.unwrap_or_else(|| self.service(key).pick(pick))
     }
 
-    /// Waits until `service` is loaded, at most for the time-out of calls.
-    pub(crate) fn wait_ready(&self, service: Arc<Service>) -> ConsumerFuture<()> {
+    /// Waits until `service` is loaded, at most for the time-out of calls or for `most`.
+    pub(crate) fn wait_ready(&self, service: &Arc<Service>, most: Option<Duration>) -> ConsumerFuture<()> {
         let read = |service: &Service| service.on_view(|view| view.listed().map(|_| ()));
-        if let Some(result) = read(&service) {
+        if let Some(result) = read(service) {
             return ConsumerFuture::done(result);
         }
-        let pin = service.pin();
-        self.read_when_ready((service, pin), self.0.api_timeout, read)
+        let within = most.unwrap_or(self.0.api_timeout).min(self.0.api_timeout);
+        self.read_when_ready((Arc::clone(service), service.pin()), within, read)
     }
 
     /// Waits until `service` has a view, at most `within`.
@@ -153,7 +97,11 @@ impl Engine {
             if service.has_view() {
                 return Ok(());
             }
-            self.0.registry.ready(source.key(), deadline).await?;
+            match self.0.registry.ready(source.key(), deadline).await {
+                // The gate shuts in the same moment, and knows why.
+                Err(error) if error.kind() == ErrorKind::Closed => return Err(self.0.gate.shut_down().await),
+                loaded => loaded?,
+            };
             while !service.has_view() {
                 // The sender lives in the service, so this ends by a view or by the deadline.
                 if tokio::time::timeout_at(deadline, published.changed()).await.is_err() {
@@ -186,7 +134,7 @@ impl Engine {
 
     fn read_when_ready<T: Send + 'static>(
         &self,
-        (service, pin): (Arc<Service>, Option<EntryPin>),
+        (service, pin): (Arc<Service>, Option<Pin>),
         within: Duration,
         read: impl Fn(&Service) -> Option<Result<T>> + Send + 'static,
     ) -> ConsumerFuture<T> {
@@ -195,9 +143,9 @@ impl Engine {
             // So that it does not expire under who waits for it.
             let _pin = pin;
             engine.ready(&service, within).await?;
-            read(&service).unwrap_or_else(|| Err(service.refusals.not_ready.clone()))
+            read(&service).unwrap_or_else(|| Err(service.not_ready()))
         };
-        ConsumerFuture(State::Waiting { work: Box::pin(work), scope: self.0.scope.clone() })
+        ConsumerFuture::waiting(work, self.0.scope.clone())
     }
 
     fn get_resource<T: Send + 'static>(
@@ -224,7 +172,7 @@ impl Engine {
             };
             take(resource).ok_or_else(|| Error::new(ErrorKind::Internal, format!("{key}: an answer of another kind")))
         };
-        ConsumerFuture(State::Waiting { work: Box::pin(work), scope: self.0.scope.clone() })
+        ConsumerFuture::waiting(work, self.0.scope.clone())
     }
 }
 
@@ -233,7 +181,8 @@ mod tests {
     use super::*;
     use crate::engine::fixture::{API_TIMEOUT, Fixture, id, key};
     use crate::model::request::instance::Tried;
-    use std::task::{Wake, Waker};
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Wake, Waker};
 
     fn one() -> GetOneInstance<'static> {
         GetOneInstance::new("default", "a")
@@ -326,7 +275,7 @@ mod tests {
         assert_eq!(fixture.engine.pick(key().as_ref(), &Pick::new()).unwrap_err().kind(), ErrorKind::NotReady);
         assert_eq!(fixture.wants(ResourceKind::Instances), 1);
         fixture.serve(&[("x", 1)]);
-        fixture.engine.wait_ready(fixture.service()).await.unwrap();
+        fixture.engine.wait_ready(&fixture.service(), None).await.unwrap();
         assert_eq!(id(&fixture.engine.pick(key().as_ref(), &Pick::new()).unwrap()), "x");
     }
 
@@ -399,10 +348,5 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Closed);
         assert!(error.to_string().contains("runtime"), "{error}");
         assert!(!service.has_view());
-    }
-
-    #[test]
-    fn the_future_is_small() {
-        assert!(size_of::<ConsumerFuture<Instance>>() <= 256, "{}", size_of::<ConsumerFuture<Instance>>());
     }
 }

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::health::{Breaker, Slot};
 use crate::model::instance::Instance;
 use crate::model::request::instance::Pick;
+use crate::registry::EntryState;
 use crate::routing::RouteRequest;
 
 /// How often a choice that must not be taken is drawn again, before all are looked through.
@@ -28,7 +29,7 @@ impl Service {
     /// Picks one instance; `NotReady` if nothing is loaded. Never waits, and allocates nothing.
     #[inline]
     pub(crate) fn pick(&self, pick: &Pick<'_>) -> Result<Instance> {
-        self.try_pick(pick).unwrap_or_else(|| Err(self.refusals.not_ready.clone()))
+        self.try_pick(pick).unwrap_or_else(|| Err(self.not_ready()))
     }
 
     /// As [`Self::pick`]; `None` if nothing is loaded.
@@ -47,7 +48,7 @@ impl Service {
             let cells = leaf.subset.instance(index).cloned().zip(leaf.subset.slot(index).cloned());
             cells.ok_or_else(out_of_range)
         });
-        picked.unwrap_or_else(|| Err(self.refusals.not_ready.clone()))
+        picked.unwrap_or_else(|| Err(self.not_ready()))
     }
 
     /// The instances that routing leaves for `pick`; none if nothing is loaded.
@@ -87,6 +88,16 @@ impl Service {
         view.as_deref().map(read)
     }
 
+    /// The refusal while nothing is loaded, with what went wrong so far as its source.
+    #[cold]
+    pub(super) fn not_ready(&self) -> Error {
+        let refusal = self.refusals.not_ready.clone();
+        match self.source().map(|source| source.state()) {
+            Some(EntryState::Failed(error)) => refusal.with_source(error),
+            _ => refusal,
+        }
+    }
+
     #[inline]
     fn select<'v>(&self, view: &'v ServiceView, pick: &Pick<'_>) -> Result<(&'v Leaf, usize)> {
         if let Some(name) = pick.balancer {
@@ -94,7 +105,7 @@ impl Service {
         }
         let leaf = view.plan.choose(&RouteRequest { pick, entropy: entropy::draw() })?;
         for _ in 0..DRAWS {
-            let index = leaf.selector.select(&leaf.subset, &Criteria::new(0, entropy::draw()));
+            let index = leaf.selector.select(&leaf.subset, &Criteria::new(entropy::draw()));
             match self.judge(leaf, index, pick) {
                 Some(Verdict::Take) => return Ok((leaf, index)),
                 Some(_) => {}
@@ -121,7 +132,7 @@ impl Service {
     #[cold]
     fn scan(&self, leaf: &Leaf, pick: &Pick<'_>) -> Result<usize> {
         let count = leaf.subset.len();
-        let start = Criteria::new(0, entropy::draw()).two_of(count).0;
+        let start = Criteria::new(entropy::draw()).two_of(count).0;
         // Weight 0 takes no calls, unless nobody has a weight.
         let weightless = leaf.subset.iter().all(|instance| instance.weight() == 0);
         let mut open = None;
@@ -234,6 +245,18 @@ mod tests {
         assert!(error.to_string().contains("mine") && error.to_string().contains("weightedRandom"), "{error}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_pick_that_is_not_ready_tells_what_went_wrong_so_far() {
+        use std::error::Error as _;
+        let fixture = Fixture::new();
+        let service = fixture.service();
+        assert!(service.pick(&Pick::new()).unwrap_err().source().is_none());
+        fixture.fail(Error::new(ErrorKind::Unauthorized, "bad token"));
+        let error = service.pick(&Pick::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotReady);
+        assert!(error.source().unwrap().to_string().contains("bad token"));
+    }
+
     #[derive(Debug)]
     struct Beyond;
 
@@ -244,7 +267,7 @@ mod tests {
     }
 
     impl Selector for Beyond {
-        fn select(&self, subset: &Subset, _: &Criteria<'_>) -> usize {
+        fn select(&self, subset: &Subset, _: &Criteria) -> usize {
             subset.len().get()
         }
     }

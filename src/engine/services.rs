@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use crate::engine::gate::CloseOnDrop;
 use crate::engine::retire::Retired;
 use crate::engine::view::Service;
 use crate::engine::{Engine, compile};
@@ -134,7 +135,12 @@ impl Engine {
     fn start_compiling(&self) {
         if !self.0.services.compiling.swap(true, Ordering::AcqRel) {
             let shared = Arc::clone(&self.0);
-            self.0.scope.supervise("consumer-views", move || compile::run(Arc::clone(&shared)));
+            // Held by the supervisor, so that it falls whether or not the task ever ran, and not when it panics.
+            let closes = CloseOnDrop(Arc::clone(&self.0.gate));
+            self.0.scope.supervise("consumer-views", move || {
+                let CloseOnDrop(_) = &closes;
+                compile::run(Arc::clone(&shared))
+            });
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::balance::Selector;
 use crate::engine::Policy;
-use crate::engine::call::Budget;
+use crate::engine::budget::Budget;
 use crate::engine::gate::Gate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::health::Breaker;

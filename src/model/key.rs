@@ -10,12 +10,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 
-const MAX_NAMESPACE: usize = 64;
+pub(super) const MAX_NAMESPACE: usize = 64;
 const MAX_SERVICE: usize = 128;
-
-/// A namespace, the first half of a service's name. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Namespace(Arc<str>);
 
 /// A service by namespace and name. One pointer wide, cheap to clone.
 ///
@@ -92,52 +88,6 @@ pub(crate) struct ServiceEventKey {
 /// The state of a resource as the control plane numbers it: opaque, compared for equality only.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Revision(Option<Arc<str>>);
-
-// === impl Namespace ===
-
-impl Namespace {
-    /// A namespace of this name; nothing is checked before it is used.
-    pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self(name.into())
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Namespace {
-    /// Holds the name to the control plane's rules; an empty one stands for all namespaces.
-    pub(crate) fn validate(&self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { check_name("namespace", &self.0, MAX_NAMESPACE) }
-    }
-}
-
-impl From<&str> for Namespace {
-    fn from(name: &str) -> Self {
-        Self::new(name)
-    }
-}
-
-impl From<String> for Namespace {
-    fn from(name: String) -> Self {
-        Self::new(name)
-    }
-}
-
-impl fmt::Display for Namespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Namespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Namespace({})", self.0)
-    }
-}
 
 // === impl ServiceKey ===
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 /// Labels of an instance or a service: few, ordered by key, immutable, cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct Metadata(Option<Arc<[(Arc<str>, Arc<str>)]>>);
+pub struct Metadata(Option<Arc<[Pair]>>);
+
+type Pair = (Arc<str>, Arc<str>);
 
 impl Metadata {
     /// Takes pairs in any order; of equal keys the last one stays.
-    pub(crate) fn from_pairs(mut pairs: Vec<(Arc<str>, Arc<str>)>) -> Self {
+    pub(crate) fn from_pairs(mut pairs: Vec<Pair>) -> Self {
         // The sort is stable, so the last of equal keys is the last of its run.
         pairs.sort_by(|a, b| a.0.cmp(&b.0));
         pairs.reverse();
@@ -18,7 +20,7 @@ impl Metadata {
         Self((!pairs.is_empty()).then(|| pairs.into()))
     }
 
-    fn pairs(&self) -> &[(Arc<str>, Arc<str>)] {
+    fn pairs(&self) -> &[Pair] {
         self.0.as_deref().unwrap_or_default()
     }
 
@@ -31,6 +33,7 @@ impl Metadata {
     }
 
     /// All pairs, ordered by key.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.pairs().iter().map(|(key, value)| (&**key, &**value))
     }

@@ -10,6 +10,7 @@ pub(crate) mod instance;
 pub(crate) mod key;
 pub(crate) mod location;
 pub(crate) mod metadata;
+pub(crate) mod namespace;
 pub(crate) mod request;
 pub(crate) mod rule_kind;
 pub(crate) mod server;

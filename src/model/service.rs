@@ -4,8 +4,9 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use crate::model::instance::Instance;
-use crate::model::key::{Namespace, Revision, ServiceKey};
+use crate::model::key::{Revision, ServiceKey};
 use crate::model::metadata::Metadata;
+use crate::model::namespace::Namespace;
 
 /// All instances of one service at one revision, unhealthy and isolated ones included, ordered by id.
 ///

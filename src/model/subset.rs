@@ -76,6 +76,7 @@ impl Subset {
     }
 
     /// The load of the instance at `index`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by balancers that look at load"))]
     pub(crate) fn load(&self, index: usize) -> Option<Load> {
         self.slot(index).map(|slot| slot.load())
     }

@@ -29,7 +29,8 @@ use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::key::{Namespace, ResourceKind, ServiceEventKey, ServiceKey};
+use crate::model::key::{ResourceKind, ServiceEventKey, ServiceKey};
+use crate::model::namespace::Namespace;
 use crate::model::service::{ServiceInstances, ServiceList};
 use crate::model::snapshot::Resource;
 use crate::util::task::TaskScope;

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::model::build::SnapshotBuilder;
-use crate::model::key::{Namespace, Revision, ServiceEventKey};
+use crate::model::key::{Revision, ServiceEventKey};
+use crate::model::namespace::Namespace;
 use crate::model::service::ServiceList;
 use crate::model::snapshot::{Resource, RuleSet};
 

@@ -2,7 +2,10 @@
 
 #![allow(clippy::must_use_candidate, reason = "setters that are called for their effect hand themselves back")]
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::fixtures::TestInstance;
 use super::naming::computed_id;
@@ -11,7 +14,6 @@ use super::store::{InstanceKey, ServiceRow, State, Store, of_service};
 use crate::error::Result;
 use crate::model::key::{ResourceKind, ServiceKey};
 use crate::pb::v1;
-use tokio::time::Instant;
 
 /// One service of the control plane, to be changed. Every change is in force at once, or after the visibility delay.
 #[derive(Debug)]
@@ -148,9 +150,10 @@ impl State {
     ) {
         self.ensure_service(service, now);
         let at = self.visible_at(now);
+        let kept: BTreeSet<_> = instances.iter().map(|(key, _)| key).collect();
         let gone: Vec<_> = of_service(self.instances.stored(), service)
             .map(|(key, _)| key.clone())
-            .filter(|key| !instances.iter().any(|(kept, _)| kept == key))
+            .filter(|key| !kept.contains(key))
             .collect();
         for key in gone {
             self.instances.remove(&key, at);

@@ -113,10 +113,12 @@ impl State {
     /// Takes an instance away as the store does.
     pub(super) fn remove_instance(&mut self, key: &InstanceKey, now: Instant) {
         let Some(row) = self.instances.stored().get(key) else { return };
-        let others = self.instances.stored().iter().filter(|(other, row)| *other != key && !row.own);
-        let newest = others.map(|(_, row)| row.changed).max();
-        let late = newest.is_some_and(|newest| row.changed + LOOK_BACK < newest);
-        if self.behaviour.bolt_store && late {
+        let late = || {
+            let others = self.instances.stored().iter().filter(|(other, row)| *other != key && !row.own);
+            let newest = others.map(|(_, row)| row.changed).max();
+            newest.is_some_and(|newest| row.changed + LOOK_BACK < newest)
+        };
+        if self.behaviour.bolt_store && late() {
             self.instances.remove_unseen(key);
         } else {
             let at = self.visible_at(now);

@@ -98,9 +98,9 @@ impl Server {
         let scope = TaskScope::new(Handle::current());
         let ending = scope.clone();
         scope.spawn("health checks", async move {
-            // The scope ends with its only task.
-            let _scope = ending;
             Store::check_health(store).await;
+            // The scope ends with its only task.
+            ending.cancel();
         });
     }
 

@@ -12,6 +12,7 @@ use crate::transport::Transport;
 use crate::transport::auth::Operation;
 use crate::transport::clusters::Cluster;
 use crate::transport::rpc::Call;
+use crate::wire::instance::{registered_id, reported_location};
 use crate::wire::request;
 
 impl Transport {
@@ -30,7 +31,7 @@ impl Transport {
             .0
             .unary(&call, &message, |mut client, request| async move { client.register_instance(request).await })
             .await?;
-        let id = response.instance.and_then(|instance| instance.id).or(message.id).unwrap_or_default();
+        let id = registered_id(&response).or(message.id.as_deref()).unwrap_or_default();
         Ok(InstanceId::new(key.clone(), id))
     }
 
@@ -73,11 +74,7 @@ impl Transport {
                 |mut client, request| async move { client.report_client(request).await },
             )
             .await?;
-        let location = response.client.and_then(|client| client.location);
-        let location = location.map(|l| {
-            Location::new(l.region.unwrap_or_default(), l.zone.unwrap_or_default(), l.campus.unwrap_or_default())
-        });
-        Ok(location.filter(|location| !location.is_empty()))
+        Ok(reported_location(&response))
     }
 }
 

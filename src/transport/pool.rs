@@ -81,10 +81,6 @@ impl Pool {
         Self::new(Arc::clone(&self.0.settings), scope)
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.0.settings
-    }
-
     pub(crate) fn scope(&self) -> &TaskScope {
         &self.0.scope
     }

@@ -68,7 +68,7 @@ impl Inner {
     {
         let started = Instant::now();
         let deadline = started + call.within;
-        let mut backoff = Backoff::clamped(self.options.retry_interval, self.options.retry_interval * 8);
+        let mut backoff = Backoff::new(self.options.retry_interval, self.options.retry_interval * 8);
         let tries = self.tries(call);
         let mut renewed = false;
         let mut attempt = 0;
@@ -193,7 +193,10 @@ impl Inner {
     /// The server answered with a code that is no success.
     fn refused(&self, call: &Call, server: &ServerAddr, response: &v1::Response) -> Failure {
         let code = response.code();
-        let error = response.error(call.operation.as_str());
+        let mut error = response.error(call.operation.as_str());
+        if code.is_throttled() {
+            error = error.with_retry_after(THROTTLED);
+        }
         let advice = if code.is_unauthorized() {
             Advice::Token
         } else if code.is_throttled() {

@@ -17,25 +17,9 @@ pub(crate) struct Backoff {
     tries: u32,
 }
 
-/// Why a schedule cannot exist.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a back-off needs 0 < base <= cap, not base {base:?} and cap {cap:?}")]
-pub(crate) struct InvalidBackoff {
-    base: Duration,
-    cap: Duration,
-}
-
 impl Backoff {
-    /// Delays that double from `base` up to `cap`.
-    pub(crate) fn try_new(base: Duration, cap: Duration) -> Result<Self, InvalidBackoff> {
-        if base.is_zero() || cap < base {
-            return Err(InvalidBackoff { base, cap });
-        }
-        Ok(Self { base, cap, tries: 0 })
-    }
-
-    /// The same with the nearest values that can exist: for values that were validated elsewhere.
-    pub(crate) fn clamped(base: Duration, cap: Duration) -> Self {
+    /// Delays that double from `base` up to `cap`; of values that make no schedule, the nearest that do.
+    pub(crate) fn new(base: Duration, cap: Duration) -> Self {
         let base = base.max(Duration::from_millis(1));
         Self { base, cap: cap.max(base), tries: 0 }
     }
@@ -45,7 +29,7 @@ impl Backoff {
         let ceiling = self.base.saturating_mul(1_u32.checked_shl(self.tries).unwrap_or(u32::MAX)).min(self.cap);
         self.tries = (self.tries + 1).min(31);
         let floor = self.base / 4;
-        floor + (ceiling - floor).mul_f64(rng.random::<f64>())
+        floor + ceiling.saturating_sub(floor).mul_f64(rng.random::<f64>())
     }
 
     /// Starts over, after something worked.
@@ -73,7 +57,7 @@ mod tests {
         ) {
             let (base, cap) = (Duration::from_millis(base), Duration::from_millis(base * factor));
             let mut rng = SmallRng::seed_from_u64(seed);
-            let mut backoff = Backoff::try_new(base, cap).unwrap();
+            let mut backoff = Backoff::new(base, cap);
             for n in 0..tries {
                 let delay = backoff.next_delay(&mut rng);
                 let ceiling = base.saturating_mul(1 << n.min(20)).min(cap);
@@ -89,17 +73,20 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(7);
         let mut buckets = [0; 10];
         for _ in 0..10_000 {
-            let mut backoff = Backoff::try_new(Duration::from_secs(1), Duration::from_secs(60)).unwrap();
+            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
             backoff.saturate();
             let delay = backoff.next_delay(&mut rng).as_secs_f64();
-            buckets[((delay / 6.0) as usize).min(9)] += 1;
+            let bucket = (0..9).take_while(|n| delay >= 6.0 * f64::from(n + 1)).count();
+            buckets[bucket] += 1;
         }
         assert!(buckets.iter().all(|n| (850..1150).contains(n)), "{buckets:?}");
     }
 
     #[test]
-    fn a_schedule_that_cannot_exist_is_refused() {
-        assert!(Backoff::try_new(Duration::ZERO, Duration::from_secs(1)).is_err());
-        assert!(Backoff::try_new(Duration::from_secs(2), Duration::from_secs(1)).is_err());
+    fn values_that_make_no_schedule_are_mended() {
+        let mut rng = SmallRng::seed_from_u64(7);
+        assert!(!Backoff::new(Duration::ZERO, Duration::ZERO).next_delay(&mut rng).is_zero());
+        let capped = Backoff::new(Duration::from_secs(2), Duration::from_secs(1)).next_delay(&mut rng);
+        assert!(capped <= Duration::from_secs(2));
     }
 }

@@ -63,8 +63,8 @@ mod tests {
         drop(own.handle().spawn(async move {
             tokio::task::yield_now().await;
             done.send(()).unwrap();
-            let _inside = inside;
             std::future::pending::<()>().await;
+            drop(inside);
         }));
         // Blocks this runtime's only thread: the task can only have run on the other one.
         done_rx.recv_timeout(Duration::from_secs(10)).unwrap();

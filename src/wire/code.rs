@@ -1,6 +1,6 @@
 //! Codes of answers. They travel in a wrapper or bare, and an absent one is 0, which no server means as success.
 
-use crate::error::{Error, Result, ServerCode};
+use crate::error::{Error, ServerCode};
 use crate::pb::v1;
 use crate::wire::discovered::DiscoverAnswer;
 
@@ -12,16 +12,7 @@ pub(crate) trait Answered {
     /// The server's own words.
     fn info(&self) -> &str;
 
-    /// The answer if its code says success (200xxx), else the error that the code stands for. `doing` goes first in
-    /// the error's message: `registering default/payments`.
-    fn success(self, doing: &str) -> Result<Self>
-    where
-        Self: Sized,
-    {
-        if self.code().is_success() { Ok(self) } else { Err(self.error(doing)) }
-    }
-
-    /// The error that the code stands for.
+    /// The error that the code stands for. `doing` goes first in its message: `register`.
     fn error(&self, doing: &str) -> Error {
         let words = match self.info() {
             "" => "without a word of explanation",
@@ -102,14 +93,14 @@ mod tests {
 
     #[test]
     fn an_absent_code_is_zero_and_no_success() {
-        let error = v1::Response::default().success("registering a/b").unwrap_err();
+        let error = v1::Response::default().error("registering a/b");
         assert_eq!((error.kind(), error.server_code()), (ErrorKind::Server, Some(ServerCode::new(0))));
     }
 
     #[test]
     fn an_unknown_code_is_kept_as_it_came() {
         let answer = v1::Response { code: Some(499_123), info: Some("new trouble".into()), ..Default::default() };
-        let error = answer.success("registering a/b").unwrap_err();
+        let error = answer.error("registering a/b");
         assert_eq!(error.server_code(), Some(ServerCode::new(499_123)));
         let text = error.to_string();
         assert!(text.contains("registering a/b") && text.contains("new trouble"), "{text}");
@@ -118,7 +109,7 @@ mod tests {
     #[test]
     fn every_code_of_the_200_family_is_success() {
         for code in [200_000, 200_001, 200_002] {
-            assert!(v1::Response { code: Some(code), ..Default::default() }.success("asking").is_ok());
+            assert!(v1::Response { code: Some(code), ..Default::default() }.code().is_success());
         }
     }
 }

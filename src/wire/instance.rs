@@ -2,8 +2,9 @@
 
 use crate::model::build::{self, SnapshotBuilder};
 use crate::model::instance::Instance;
-use crate::model::key::{Namespace, Revision, ServiceEventKey, ServiceKey};
+use crate::model::key::{Revision, ServiceEventKey, ServiceKey};
 use crate::model::location::Location;
+use crate::model::namespace::Namespace;
 use crate::model::service::{ServiceInfo, ServiceInstances, ServiceList};
 use crate::pb::v1;
 use crate::wire::discovered::DiscoverAnswer;

@@ -146,7 +146,7 @@ mod tests {
             to_json(&target(&by_address)).unwrap(),
             json!({"namespace": "shop", "service": "orders", "host": "h", "port": 1})
         );
-        let by_id = Heartbeat::from(&crate::InstanceId::new(("shop", "orders"), "x")).target;
+        let by_id = Heartbeat::from(&crate::model::instance::InstanceId::new(("shop", "orders"), "x")).target;
         assert_eq!(to_json(&target(&by_id)).unwrap(), json!({"namespace": "shop", "service": "orders", "id": "x"}));
         assert_eq!(target(&Target { id: Some(String::new()), ..by_id }).id, None);
     }

@@ -42,7 +42,7 @@ impl Slot {
 
     /// The time to the next question after trouble; a row of the same trouble makes it longer.
     pub(super) fn back_off(&mut self, base: Duration, cap_secs: u64, rng: &mut impl Rng) -> Duration {
-        let new = || (base, Backoff::clamped(base, Duration::from_secs(cap_secs)));
+        let new = || (base, Backoff::new(base, Duration::from_secs(cap_secs)));
         let backoff = self.backoff.get_or_insert_with(new);
         if backoff.0 != base {
             *backoff = new();

@@ -80,7 +80,7 @@ impl Worker {
         let pace = Pace { refresh: options.refresh_interval, answer: options.message_timeout };
         // A client that looks for a server costs it no more than one that polls, and what changed while no server could
         // be reached is seen within one period of one being back.
-        let backoff = Backoff::clamped(options.reconnect_base, options.refresh_interval);
+        let backoff = Backoff::new(options.reconnect_base, options.refresh_interval);
         let mut schedule = Schedule::new(pace);
         for key in desired.all() {
             schedule.want(key);
