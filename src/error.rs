@@ -128,6 +128,8 @@ impl ServerCode {
     pub(crate) const NOT_FOUND_SERVICE: Self = Self(400_301);
     pub(crate) const NOT_FOUND_NAMESPACE: Self = Self(400_305);
     pub(crate) const CLIENT_API_NOT_OPEN: Self = Self(400_401);
+    pub(crate) const HEALTH_CHECK_OFF: Self = Self(400_140);
+    pub(crate) const HEARTBEAT_ON_DISABLED: Self = Self(400_141);
 
     /// Wraps a code as it came from the wire.
     #[must_use]
@@ -150,6 +152,11 @@ impl ServerCode {
     /// The service or its namespace does not exist.
     pub(crate) fn is_service_not_found(self) -> bool {
         matches!(self, Self::NOT_FOUND_RESOURCE | Self::NOT_FOUND_SERVICE | Self::NOT_FOUND_NAMESPACE)
+    }
+
+    /// The server checks no health, or not that of this instance, so that it wants no beats.
+    pub(crate) fn is_heartbeat_unwanted(self) -> bool {
+        matches!(self, Self::HEARTBEAT_ON_DISABLED | Self::HEALTH_CHECK_OFF)
     }
 
     /// The server asks to slow down.

@@ -32,9 +32,14 @@
 //!   of their own (`provider.heartbeat.ownThread`).
 //! * **Logs** are [`tracing`](https://docs.rs/tracing) events at state edges: nothing per pick, nothing per retry.
 //!
-#![doc = concat!("# The README", "\n\n")]
-#![doc = include_str!("../README.md")]
+#![doc = include_str!("../docs/programs.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+
+/// Holds the README to what it says: its programs are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod api;
 mod balance;

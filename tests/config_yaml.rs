@@ -195,7 +195,6 @@ fn our_own_keys_arrive_in_their_fields() {
 global: { serverConnector: { tokenFile: /run/token, tlsServerName: polaris } }
 consumer:
   localCache: { emptyGuard: { policy: keepLast, window: 1m, shrinkPercent: 50, maxAge: 1h } }
-  serviceRouter: { strictRules: true }
 provider: { drain: 0, heartbeat: { ownThread: false } }
 ",
     )
@@ -203,7 +202,7 @@ provider: { drain: 0, heartbeat: { ownThread: false } }
     let guard = &config.consumer.local_cache.empty_guard;
     assert_eq!((guard.policy, guard.shrink_percent), (EmptyPolicy::KeepLast, 50));
     assert_eq!((guard.window, guard.max_age), (Some(Duration::from_secs(60)), Some(Duration::from_secs(3_600))));
-    assert!(config.consumer.service_router.strict_rules && !config.provider.heartbeat.own_thread);
+    assert!(!config.provider.heartbeat.own_thread);
     assert_eq!(config.provider.drain, Duration::ZERO);
     assert_eq!(config.global.server_connector.tls_server_name.as_deref(), Some("polaris"));
     assert_eq!(config.global.server_connector.token_file.as_deref(), Some(Path::new("/run/token")));

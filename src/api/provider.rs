@@ -110,7 +110,7 @@ impl Registration {
     /// The service.
     #[must_use]
     pub fn service(&self) -> ServiceKey {
-        self.record.desired().0.key().clone()
+        self.record.key().clone()
     }
 
     /// How it stands right now.
@@ -190,8 +190,9 @@ impl Registration {
     pub async fn deregister(&self) -> Result<()> {
         match self.context.inner().registrar() {
             Ok(registrar) => registrar.remove(&self.record).await,
-            // A shutdown removes everything itself: wait for it.
-            Err(_) => self.record.wait_gone().await,
+            // A shutdown removes everything itself: wait for it. Without a runtime nothing will.
+            Err(_) if !self.context.inner().runtime_is_gone() => self.record.wait_gone().await,
+            Err(error) => Err(error),
         }
     }
 

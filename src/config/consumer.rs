@@ -118,9 +118,6 @@ pub struct ServiceRouter {
     /// Whether unhealthy instances are used when there are no others. Default true.
     #[serde(deserialize_with = "scalar::flag")]
     pub enable_recover_all: bool,
-    /// Whether a rule that could not be fetched in time fails the pick. Default false: the pick goes on without it.
-    #[serde(deserialize_with = "scalar::flag")]
-    pub strict_rules: bool,
     /// Options of single routers, by name.
     pub plugin: PluginSection,
 }
@@ -207,7 +204,6 @@ impl Default for ServiceRouter {
             after_chain: names(&["recoverRouter"]),
             percent_of_min_instances: 0.0,
             enable_recover_all: true,
-            strict_rules: false,
             plugin: PluginSection::default(),
         }
     }

@@ -75,9 +75,6 @@ pub struct Api {
     /// How often it does so. Default 60 s, at least 1 s.
     #[serde(with = "duration")]
     pub report_interval: Duration,
-    /// Name of the network interface whose address is this process's own; `bindIP` goes before it.
-    #[serde(deserialize_with = "scalar::optional")]
-    pub bind_if: Option<String>,
     /// This process's own address. Default: the local address that reaches the server.
     #[serde(rename = "bindIP", deserialize_with = "scalar::optional")]
     pub bind_ip: Option<IpAddr>,
@@ -204,7 +201,6 @@ impl Default for Api {
             retry_interval: Duration::from_millis(500),
             report_enable: true,
             report_interval: Duration::from_secs(60),
-            bind_if: None,
             bind_ip: None,
         }
     }

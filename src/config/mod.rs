@@ -18,7 +18,7 @@
 //! 3. the file, with `${VAR}` and `${VAR:default}` expanded in its values,
 //! 4. the defaults.
 //!
-//! An empty value (`token: ""`, `bindIf:`) means the default. Durations are `500ms`, `1s`, `1m30s`, `2h`, or a bare number
+//! An empty value (`token: ""`, `bindIP:`) means the default. Durations are `500ms`, `1s`, `1m30s`, `2h`, or a bare number
 //! of milliseconds.
 
 mod address;

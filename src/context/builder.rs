@@ -20,7 +20,8 @@ use crate::model::key::{Revision, ServiceKey};
 use crate::model::location::Location;
 use crate::model::service::ServiceInstances;
 use crate::plugin::Manager;
-use crate::registry::{LocalRegistry, RegistryOptions};
+use crate::registry::{LocalRegistry, RegistryOptions, Writer};
+use crate::transport::discover::ResourceSink;
 use crate::transport::{Tls, TokenSource, Transport};
 use crate::util::clock::WallClock;
 use crate::util::connect::{Connector, Tcp};
@@ -120,6 +121,11 @@ impl SdkContextBuilder {
     /// `InvalidConfig` lists every problem of the configuration with its path; it also says so when there is no tokio
     /// runtime, no server address, or TLS without a `tls-*` feature.
     pub fn build(self) -> Result<SdkContext> {
+        Ok(self.assemble()?.0)
+    }
+
+    /// The context, and what its registry is fed through.
+    pub(super) fn assemble(self) -> Result<(SdkContext, Arc<Writer>)> {
         let config = self.effective_config()?;
         let fixed = self.fixed_services()?;
         let runtime = self.runtime.map_or_else(Handle::try_current, Ok).map_err(|error| {
@@ -133,16 +139,24 @@ impl SdkContextBuilder {
     fn effective_config(&self) -> Result<Config> {
         // Not the bare defaults: a location may stand in the environment.
         let mut config = self.config.clone().map_or_else(|| Config::from_yaml(""), Ok)?;
+        let mut problems: Vec<Error> = Vec::new();
         for (path, value) in &self.settings {
-            config.set(path, value)?;
+            problems.extend(config.set(path, value).err());
         }
         if !self.addresses.is_empty() {
-            let parsed = self.addresses.iter().map(|address| address.parse()).collect::<Result<Vec<_>, _>>();
-            config.global.server_connector.addresses =
-                parsed.map_err(|error| Error::new(ErrorKind::InvalidConfig, format!("address: {error}")))?;
+            config.global.server_connector.addresses.clear();
         }
-        let no_server = !self.fixed.is_empty();
-        config.validate_in(&Surroundings { routers: &[], balancers: &[], no_server })?;
+        for address in &self.addresses {
+            match address.parse() {
+                Ok(address) => config.global.server_connector.addresses.push(address),
+                Err(error) => {
+                    problems.push(Error::new(ErrorKind::InvalidConfig, format!("SdkContextBuilder::address: {error}")));
+                }
+            }
+        }
+        let no_server = !self.fixed.is_empty() || !self.addresses.is_empty();
+        problems.extend(config.validate_in(&Surroundings { routers: &[], balancers: &[], no_server }).err());
+        all_at_once(problems)?;
         Ok(config)
     }
 
@@ -162,8 +176,23 @@ impl SdkContextBuilder {
     }
 }
 
+/// One error that lists all problems, each as it stands in its own.
+fn all_at_once(mut problems: Vec<Error>) -> Result<()> {
+    if problems.len() < 2 {
+        return problems.pop().map_or(Ok(()), Err);
+    }
+    let prefix = format!("{}: ", ErrorKind::InvalidConfig);
+    let list: Vec<_> = problems.iter().map(|error| error.to_string().replacen(&prefix, "", 1)).collect();
+    Err(Error::new(ErrorKind::InvalidConfig, list.join("; ")))
+}
+
 /// Makes all parts and joins them. Nothing of it does I/O or waits.
-fn wire(config: Config, runtime: Handle, fixed: Vec<ServiceInstances>, given: Given) -> Result<SdkContext> {
+fn wire(
+    config: Config,
+    runtime: Handle,
+    fixed: Vec<ServiceInstances>,
+    given: Given,
+) -> Result<(SdkContext, Arc<Writer>)> {
     let manager = Manager::new(&config.consumer);
     let engine_options = EngineOptions::new(&manager, &config)?;
     let scope = TaskScope::new(runtime);
@@ -173,7 +202,7 @@ fn wire(config: Config, runtime: Handle, fixed: Vec<ServiceInstances>, given: Gi
     let kept = RegistryOptions::new(&config.consumer.local_cache, clock, fixed);
     let (registry, writer) = LocalRegistry::new(kept, scope.clone());
     if !config.global.server_connector.addresses.is_empty() {
-        registry.attach(transport.discover(writer));
+        registry.attach(transport.discover(Arc::clone(&writer) as Arc<dyn ResourceSink>));
     }
     let engine = Engine::new(registry.clone(), scope.clone(), engine_options);
     let location = &config.global.location;
@@ -193,13 +222,42 @@ fn wire(config: Config, runtime: Handle, fixed: Vec<ServiceInstances>, given: Gi
         started: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         closed: watch::Sender::new(false),
+        left_over: OnceLock::new(),
         wake: watch::Sender::new(0),
     });
-    Ok(SdkContext::of(inner))
+    Ok((SdkContext::of(inner), writer))
 }
 
 impl fmt::Debug for SdkContextBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SdkContextBuilder").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_problems_of_a_builder_are_reported_at_once() {
+        let error = SdkContext::builder()
+            .address("polaris:99999")
+            .address("good:8091")
+            .set("global.api.timeout", "soon")
+            .set("provider.drain", "11m")
+            .build()
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let text = error.to_string();
+        for needle in ["polaris:99999", "global.api.timeout", "provider.drain"] {
+            assert!(text.contains(needle), "{needle} is missing: {text}");
+        }
+    }
+
+    #[test]
+    fn a_context_outside_of_a_runtime_is_an_error_and_no_panic() {
+        let error = SdkContext::builder().address("127.0.0.1:8091").build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains("runtime(handle)"), "{error}");
     }
 }

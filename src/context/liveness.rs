@@ -17,6 +17,15 @@ pub(crate) struct Liveness {
     own: Option<Arc<OwnRuntime>>,
 }
 
+/// Ends a scope when the runtime that holds this drops it.
+struct EndWith(TaskScope);
+
+impl Drop for EndWith {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
 impl Liveness {
     /// Starts the thread where `own_thread` asks for it; otherwise beats run in a child of `parent`.
     pub(crate) fn start(parent: &TaskScope, own_thread: bool) -> Result<Self> {
@@ -29,6 +38,12 @@ impl Liveness {
             Error::new(ErrorKind::Internal, what).with_source(error)
         })?;
         let scope = TaskScope::new(own.handle().clone());
+        // Beats must not outlive the runtime of the application: they would promise a service that nobody serves.
+        let end = EndWith(scope.clone());
+        parent.spawn("liveness", async move {
+            let _end = end;
+            std::future::pending().await
+        });
         Ok(Self { scope, own: Some(Arc::new(own)) })
     }
 

@@ -5,6 +5,8 @@
 //! nobody uses has no connection, no thread and one idle task.
 
 mod builder;
+#[cfg(feature = "testing")]
+pub(crate) mod feed;
 mod liveness;
 mod options;
 mod shutdown;
@@ -16,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use builder::SdkContextBuilder;
 pub use shutdown::ShutdownError;
@@ -27,12 +30,12 @@ use crate::context::liveness::Liveness;
 use crate::engine::Engine;
 use crate::engine::cluster;
 use crate::engine::contact::{Contact, Known};
-use crate::engine::keep::{WRITES_AT_ONCE, World};
 use crate::engine::location::LocationCell;
 use crate::engine::register::Registrar;
 use crate::engine::report::{self, Reporter};
+use crate::engine::world::{LeftIsolated, Turns, World};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::key::ServiceKey;
+use crate::model::key::{ResourceKind, ServiceKey};
 use crate::registry::LocalRegistry;
 use crate::transport::discover::LinkState;
 use crate::transport::{Cluster, Transport};
@@ -85,6 +88,8 @@ pub(crate) struct Inner {
     started: AtomicBool,
     closing: AtomicBool,
     closed: watch::Sender<bool>,
+    /// What the shutdown could not end, for all who called it.
+    left_over: OnceLock<ShutdownError>,
     wake: watch::Sender<u64>,
 }
 
@@ -149,6 +154,7 @@ impl SdkContext {
     /// Safe to drop and to call again.
     pub async fn ready(&self, within: Duration) -> Result<()> {
         self.0.start();
+        self.0.make_contact(within);
         let mut watch = self.watch_state();
         let ready = async {
             while let Some(state) = watch.next().await {
@@ -214,15 +220,15 @@ impl Inner {
 
     /// The provider side, started by its first use.
     pub(crate) fn registrar(&self) -> Result<&Arc<Registrar>> {
+        if self.scope.runtime_is_gone() {
+            return Err(Self::runtime_gone_error());
+        }
         if let Some(provider) = self.provider.get() {
             return Ok(&provider.registrar);
         }
         let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.closing.load(Ordering::Acquire) {
             return Err(Self::closed_error());
-        }
-        if self.scope.runtime_is_gone() {
-            return Err(Error::new(ErrorKind::Closed, "the tokio runtime that the context was built on is gone"));
         }
         if let Some(provider) = self.provider.get() {
             return Ok(&provider.registrar);
@@ -241,7 +247,8 @@ impl Inner {
             transport,
             location: self.location.clone(),
             contact: self.contact.clone(),
-            writes: Semaphore::new(WRITES_AT_ONCE),
+            turns: Turns::default(),
+            isolated: LeftIsolated::default(),
             wake: self.wake.clone(),
             patience: api.timeout,
             long_patience: self.config.global.server_connector.message_timeout.max(api.timeout),
@@ -278,6 +285,20 @@ impl Inner {
         self.wake_on_contact();
         self.follow_clusters();
         self.report();
+    }
+
+    /// Asks a control plane something that costs it nothing, where no client report and nobody else does.
+    fn make_contact(&self, within: Duration) {
+        let asks_nobody = self.config.global.server_connector.addresses.is_empty();
+        if self.config.global.api.report_enable || asks_nobody || self.state().is_ready() {
+            return;
+        }
+        let (registry, deadline) = (self.registry.clone(), Instant::now() + within);
+        self.scope.spawn("first-contact", async move {
+            let nobodys = ServiceKey::new("Polaris", "polaris.checker").of(ResourceKind::RateLimit);
+            // How it went is seen in the state.
+            let _ = registry.ask_once(&nobodys, deadline).await;
+        });
     }
 
     fn wake_on_contact(&self) {
@@ -355,6 +376,14 @@ impl Inner {
     /// Tells those who follow the state to look again.
     pub(crate) fn wake(&self) {
         self.wake.send_modify(|n| *n += 1);
+    }
+
+    pub(crate) fn runtime_is_gone(&self) -> bool {
+        self.scope.runtime_is_gone()
+    }
+
+    pub(crate) fn runtime_gone_error() -> Error {
+        Error::new(ErrorKind::Closed, "the tokio runtime that the context was built on is gone")
     }
 
     pub(crate) fn closed_error() -> Error {

@@ -21,6 +21,9 @@ use crate::model::key::ServiceKey;
 /// The part of a shutdown's time that is kept for ending tasks after instances were removed.
 const TASKS_SHARE: u32 = 10;
 
+/// For waits that cannot be added to a time.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How many registrations a message names: there may be thousands, and all for the same reason.
 const NAMED: usize = 4;
 
@@ -35,7 +38,8 @@ pub struct ShutdownError {
 }
 
 pub(super) async fn shutdown(inner: &Arc<Inner>, within: Duration) -> Result<(), ShutdownError> {
-    let deadline = Instant::now() + within;
+    let now = Instant::now();
+    let deadline = now.checked_add(within).unwrap_or(now + FOREVER);
     if inner.closing.swap(true, Ordering::AcqRel) {
         return wait_for_the_first(inner, deadline).await;
     }
@@ -45,17 +49,30 @@ pub(super) async fn shutdown(inner: &Arc<Inner>, within: Duration) -> Result<(),
     inner.exit.spawn_to_end("shutdown", async move {
         let _ = done.send(work.await);
     });
-    result.await.unwrap_or_else(|_| {
-        // The runtime is gone and took everything with it.
-        inner.closed.send_replace(true);
-        Ok(())
-    })
+    match result.await {
+        Ok(result) => result,
+        Err(_) => inner.closed_with(abandon(inner)),
+    }
+}
+
+/// The runtime is gone and took everything with it; nothing can tell a server any more.
+fn abandon(inner: &Inner) -> ShutdownError {
+    inner.refuse_calls();
+    inner.scope.cancel();
+    let mut registrations = Vec::new();
+    if let Some(provider) = inner.provider.get() {
+        registrations = provider.registrar.abandon();
+        provider.liveness.scope().cancel();
+    }
+    inner.transport.close();
+    let registrations = registrations.into_iter().map(|key| (key, Inner::runtime_gone_error())).collect();
+    ShutdownError { registrations, tasks: Vec::new() }
 }
 
 async fn wait_for_the_first(inner: &Inner, deadline: Instant) -> Result<(), ShutdownError> {
     let mut closed = inner.closed.subscribe();
     match tokio::time::timeout_at(deadline, closed.wait_for(|closed| *closed)).await {
-        Ok(_) => Ok(()),
+        Ok(_) => inner.left_over.get().cloned().map_or(Ok(()), Err),
         Err(_) => Err(ShutdownError { registrations: Vec::new(), tasks: vec!["shutdown"] }),
     }
 }
@@ -80,9 +97,18 @@ async fn take_down(inner: Arc<Inner>, deadline: Instant) -> Result<(), ShutdownE
     }
     tasks.extend(inner.scope.join(deadline.saturating_duration_since(Instant::now())).await.err().unwrap_or_default());
     inner.transport.close();
-    inner.closed.send_replace(true);
-    inner.wake();
-    if registrations.is_empty() && tasks.is_empty() { Ok(()) } else { Err(ShutdownError { registrations, tasks }) }
+    inner.closed_with(ShutdownError { registrations, tasks })
+}
+
+impl Inner {
+    /// The shutdown is over, and this is what remained.
+    fn closed_with(&self, left: ShutdownError) -> Result<(), ShutdownError> {
+        let clean = left.registrations.is_empty() && left.tasks.is_empty();
+        let result = if clean { Ok(()) } else { Err(self.left_over.get_or_init(|| left).clone()) };
+        self.closed.send_replace(true);
+        self.wake();
+        result
+    }
 }
 
 impl fmt::Display for ShutdownError {

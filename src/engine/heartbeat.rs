@@ -15,6 +15,9 @@ const TOLERATED: u32 = 4;
 /// The least distance of two beats: servers refuse to hear the same instance more than once a second.
 const LEAST_GAP: Duration = Duration::from_secs(1);
 
+/// The longest pause between beats that a server refuses.
+const MAX_REFUSED: Duration = Duration::from_secs(60);
+
 /// The beats of one registration.
 #[derive(Debug, Clone)]
 pub(crate) struct Pulse {
@@ -22,6 +25,7 @@ pub(crate) struct Pulse {
     start: Instant,
     due: Instant,
     beats: u32,
+    refusals: u32,
     last_accepted: Instant,
 }
 
@@ -37,7 +41,11 @@ pub(crate) enum OnNotFound {
 impl Pulse {
     /// The beats of an instance that was registered at `now`.
     pub(crate) fn start(ttl: Duration, now: Instant) -> Self {
-        Self { ttl, start: now, due: now, beats: 0, last_accepted: now }
+        Self { ttl, start: now, due: now, beats: 0, refusals: 0, last_accepted: now }
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// When the next beat is due.
@@ -53,6 +61,7 @@ impl Pulse {
     /// A beat was accepted.
     pub(crate) fn accepted(&mut self, now: Instant) {
         self.beats = self.beats.saturating_add(1);
+        self.refusals = 0;
         self.last_accepted = now;
         self.due = self.next_tick(now);
     }
@@ -68,6 +77,13 @@ impl Pulse {
     pub(crate) fn failed(&mut self, now: Instant) -> bool {
         self.due = self.next_tick(now).min(now + self.deadline().max(LEAST_GAP));
         now.saturating_duration_since(self.last_accepted) >= self.ttl * 3
+    }
+
+    /// A beat was refused, as by a token that is not accepted: pauses double from one TTL to a minute.
+    pub(crate) fn refused(&mut self, now: Instant) {
+        let pause = self.ttl.saturating_mul(1_u32.checked_shl(self.refusals).unwrap_or(u32::MAX));
+        self.refusals = self.refusals.saturating_add(1);
+        self.due = self.next_tick(now + pause.min(MAX_REFUSED.max(self.ttl)) - self.ttl);
     }
 
     /// The next moment of the schedule after `now`; moments that were missed are skipped, not made up for.
@@ -115,6 +131,21 @@ mod tests {
         assert!(!pulse.failed(failed_at));
         assert_eq!(pulse.due(), failed_at + TTL / 3);
         assert!(pulse.failed(t0 + 3 * TTL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_beats_become_rare_and_an_accepted_one_brings_the_rhythm_back() {
+        let t0 = Instant::now();
+        let mut pulse = Pulse::start(TTL, t0);
+        let mut due = vec![];
+        for _ in 0..7 {
+            pulse.refused(pulse.due());
+            due.push((pulse.due() - t0).as_secs());
+        }
+        assert_eq!(due, [5, 15, 35, 75, 135, 195, 255]);
+        pulse.accepted(pulse.due());
+        pulse.refused(pulse.due());
+        assert_eq!((pulse.due() - t0).as_secs(), 265);
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! Keeps one registration true: writes what is wanted, beats, restores what was lost, and removes it in order.
 //!
-//! One task per instance, one thing at a time, so that a beat is never in flight while the instance is removed and
-//! exactly one registration is under way. It lives on the liveness runtime: an application whose own runtime is starved
-//! stays registered.
+//! One task per instance, one write at a time, so that a beat is never in flight while the instance is removed and
+//! exactly one registration is under way. Beats go on while a write waits for its answer. It lives on the liveness
+//! runtime: an application whose own runtime is starved stays registered.
 //!
 //! ```text
 //! Present:  write ── accepted ──> beat every TTL ── not found (4th on) ──> write (async-regis)
@@ -10,72 +10,45 @@
 //! Gone:     write isolated ──> beat until drained ──> deregister
 //! ```
 
-use std::net::IpAddr;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::engine::contact::Contact;
 use crate::engine::heartbeat::{OnNotFound, Pulse};
-use crate::engine::location::LocationCell;
-use crate::engine::record::{Goal, Record, RegistrationState, Wish, drain_end};
+use crate::engine::record::{Desired, Goal, Record, RegistrationState, Wish, drain_end};
 use crate::engine::remove::remove;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::instance::InstanceAddr;
+use crate::engine::world::World;
+use crate::error::{Error, ErrorKind, Result, ServerCode};
+use crate::model::instance::InstanceId;
 use crate::model::location::Location;
-use crate::model::request::registration::Registrant;
-use crate::transport::Transport;
+use crate::model::request::registration::{Registrant, Target};
 use crate::util::backoff::Backoff;
 
-/// The longest wait between two tries to register.
-const MAX_RETRY: Duration = Duration::from_secs(60);
+/// The longest wait between two tries to register while no server answers: short, because the instance is missing for
+/// as long, and full jitter keeps many clients apart.
+const MAX_RETRY: Duration = Duration::from_secs(5);
+
+/// The longest wait between two tries that a server refused.
+const MAX_REFUSED: Duration = Duration::from_secs(60);
+
+/// Looks again after this long where nothing else wakes it.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// How far re-registrations of one process are spread, so that a server which forgot all of them is not run over.
 const RESTORE_SPREAD: Duration = Duration::from_secs(1);
 
-/// How many registrations and removals of one context are under way at once.
-pub(crate) const WRITES_AT_ONCE: usize = 64;
-
-/// What every keeper works with.
-#[derive(Debug)]
-pub(crate) struct World {
-    pub(crate) transport: Transport,
-    pub(crate) location: LocationCell,
-    pub(crate) contact: Contact,
-    /// Bounds the writes that are under way at once: a thousand instances that start together must not run over a server
-    /// that writes each to disk, time out together and come back together.
-    pub(crate) writes: Semaphore,
-    /// Told of every change of a registration's state.
-    pub(crate) wake: watch::Sender<u64>,
-    /// How long a caller waits for a registration, and so how long the first try of one may take, retries included.
-    pub(crate) patience: Duration,
-    /// The same for what nobody waits for: a server that is slow under load is given the time.
-    pub(crate) long_patience: Duration,
-    /// The base of the back-off between failed registrations.
-    pub(crate) retry_interval: Duration,
-    /// The drain of a registration that names none.
-    pub(crate) drain: Duration,
-    /// This host's own address, where the configuration names it.
-    pub(crate) bind_ip: Option<IpAddr>,
-}
-
-impl World {
-    /// The host that others reach `at` by: this host's own address where it says "all addresses".
-    pub(crate) async fn host_of(&self, at: &InstanceAddr) -> Result<String> {
-        match self.bind_ip {
-            _ if !at.is_unspecified() => Ok(at.host().to_owned()),
-            Some(ip) => Ok(ip.to_string()),
-            None => Ok(self.transport.local_address(self.patience).await?.to_string()),
-        }
-    }
-}
+/// Tells those who wait for a registration that nobody keeps it any more, however its keeper ended.
+pub(crate) struct End(pub(crate) Arc<Record>);
 
 struct Keeper {
     record: Arc<Record>,
     world: Arc<World>,
+    /// Between tries that no server answered, and between those that one refused.
     backoff: Backoff,
+    refusals: Backoff,
     /// The registration as it was last written; none before the first was accepted.
     written: Option<Registrant>,
     written_at: Instant,
@@ -85,13 +58,20 @@ struct Keeper {
     /// The version that was refused for good: not written again.
     refused: Option<u64>,
     retry_at: Instant,
+    /// A server has forgotten the instance, and `retried` since then.
     restoring: bool,
+    retried: bool,
     pulse: Option<Pulse>,
     drain_end: Option<Instant>,
 }
 
-/// Runs until the registration is not wanted any more and removed.
-pub(crate) async fn keep(record: Arc<Record>, world: Arc<World>) {
+/// Runs until the registration is not wanted any more and removed. Begins when `before` is gone: an earlier registration
+/// of the same instance, whose removal must not meet this one.
+pub(crate) async fn keep(record: Arc<Record>, world: Arc<World>, before: Option<Arc<Record>>) {
+    if let Some(before) = before {
+        // How its removal went does not matter here, and is told to those who asked for it.
+        let _ = before.wait_gone().await;
+    }
     let mut wish = record.wish();
     let mut keeper = Keeper::new(record, world);
     loop {
@@ -106,22 +86,31 @@ pub(crate) async fn keep(record: Arc<Record>, world: Arc<World>) {
     }
 }
 
+impl Drop for End {
+    fn drop(&mut self) {
+        let why = "the context was shut down, dropped, or lost its runtime before the instance was removed";
+        self.0.end(Err(Error::new(ErrorKind::Closed, why).with_service(self.0.key().text())));
+    }
+}
+
 impl Keeper {
     fn new(record: Arc<Record>, world: Arc<World>) -> Self {
-        let backoff = Backoff::new(world.retry_interval, MAX_RETRY);
         Self {
-            record,
-            world,
-            backoff,
+            backoff: Backoff::new(world.retry_interval, MAX_RETRY),
+            refusals: Backoff::new(world.retry_interval, MAX_REFUSED),
             written: None,
             written_at: Instant::now(),
             applied: 0,
-            attempted: false,
+            // A keeper that is started again after a panic knows of its predecessor's tries by this.
+            attempted: record.host().is_some(),
             refused: None,
             retry_at: Instant::now(),
             restoring: false,
+            retried: false,
             pulse: None,
             drain_end: None,
+            record,
+            world,
         }
     }
 
@@ -130,7 +119,7 @@ impl Keeper {
         match wish.goal {
             Goal::Present => self.register_if_due(wish.version).await,
             Goal::Undone => return self.remove(wish).await,
-            Goal::Drained | Goal::Gone if self.written.is_none() => return self.remove(wish).await,
+            Goal::Drained | Goal::Gone if self.nobody_calls() => return self.remove(wish).await,
             Goal::Drained | Goal::Gone => {
                 self.begin_drain(wish).await;
                 if self.drain_is_over(wish) {
@@ -145,76 +134,128 @@ impl Keeper {
         Some(self.next_wake(wish))
     }
 
+    /// No server shows the instance to callers, so there is nobody to drain: it was never written, or it is forgotten.
+    fn nobody_calls(&self) -> bool {
+        self.written.is_none() || self.restoring && !self.retried
+    }
+
     async fn register_if_due(&mut self, version: u64) {
         let settled = self.applied == version && !self.restoring || self.refused == Some(version);
         if settled || Instant::now() < self.retry_at {
             return;
         }
-        match self.write(None).await {
+        let desired = self.record.desired();
+        match self.write(&desired).await {
             Ok(()) => {
-                if self.restoring {
-                    tracing::info!(service = %self.key(), "the registration is restored");
+                if std::mem::take(&mut self.restoring) {
+                    tracing::info!(service = %self.record.key(), "the registration is restored");
                 }
-                self.restoring = false;
                 self.refused = None;
                 self.backoff.reset();
-                self.applied = version;
+                self.refusals.reset();
+                self.applied = desired.version;
                 self.record.set_state(RegistrationState::Registered);
-                self.record.report(|p| p.applied = version);
+                self.record.applied(&desired);
             }
-            Err(error) => {
-                self.world.contact.failed(&error);
-                self.registration_failed(version, error);
-            }
+            Err(error) => self.registration_failed(desired.version, error),
         }
     }
 
     fn registration_failed(&mut self, version: u64, error: Error) {
-        let definite = !error.is_retryable() && error.kind() != ErrorKind::Unauthorized;
-        if definite {
+        if error.server_code().is_some() {
+            self.world.contact.reached();
+        } else {
+            self.world.contact.failed(&error);
+        }
+        // What time can mend: tokens and services that come to be, and what the server had accepted before.
+        let passing = matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::ServiceNotFound) || self.restoring;
+        let refused = !error.is_retryable();
+        if refused && !passing {
             // Repeating what a server refused cannot mend it: only an update can.
             self.refused = Some(version);
-        } else if error.kind() == ErrorKind::Unauthorized {
-            self.backoff.saturate();
         }
-        self.retry_at = Instant::now() + self.backoff.next_delay(&mut rand::rng());
-        let state = match (definite || error.kind() == ErrorKind::Unauthorized, &self.written) {
+        let backoff = if refused { &mut self.refusals } else { &mut self.backoff };
+        self.retry_at = Instant::now() + backoff.next_delay(&mut rand::rng());
+        let state = match (refused, &self.written) {
             (true, _) => RegistrationState::Rejected(error.clone()),
             (false, Some(_)) => RegistrationState::Lost(error.clone()),
             (false, None) => RegistrationState::Pending,
         };
         if std::mem::discriminant(&state) != std::mem::discriminant(&self.record.state()) {
-            tracing::warn!(service = %self.key(), %error, "the registration failed");
+            tracing::warn!(service = %self.record.key(), %error, "the registration failed");
         }
         self.record.set_state(state);
         self.record.report(|p| p.failed = Some((version, error)));
     }
 
-    /// Writes the registration as it is wanted now; `isolated` overrides the wish.
-    async fn write(&mut self, isolated: Option<bool>) -> Result<()> {
+    /// Writes the registration as it is wanted.
+    async fn write(&mut self, desired: &Desired) -> Result<()> {
         let world = Arc::clone(&self.world);
-        let (register, wanted_isolated) = self.record.desired();
-        let host = world.host_of(&register.at).await?;
+        let register = desired.register.clone();
+        let host = self.host(desired).await?;
         let location = register.location.clone().unwrap_or_else(|| (*world.location.load()).clone());
-        let ttl = register.ttl;
-        let beats = !register.manual_heartbeat;
-        let registrant = Registrant { register, host, location, isolated: isolated.or(wanted_isolated) };
-        let _turn = world.writes.acquire().await;
+        let (ttl, beats) = (register.ttl, !register.manual_heartbeat);
+        // A wish to be in service is told once, so that people at the console can take it out again.
+        let isolated = desired.isolated.filter(|isolated| *isolated || desired.isolated_in > self.applied);
+        let registrant = Registrant { register, host, location, isolated };
         let patience = if self.attempted { world.long_patience } else { world.patience };
-        self.attempted = true;
-        // Only a restoration is `async-regis`: servers answer such a request before they have written it, so that an
-        // isolation or an update could be overtaken by the removal after it.
-        let id = world.transport.register(&registrant, self.restoring, patience).await?;
-        world.contact.reached();
+        let first = !std::mem::replace(&mut self.attempted, true);
+        self.retried = self.restoring;
+        let answer = self.beside(world.write(&registrant, self.restoring, patience)).await;
+        if let Err(error) = &answer
+            && first
+            && error.server_code().is_some()
+            && !error.is_retryable()
+            && error.attempts() == Some(1)
+        {
+            // Refused by the only server that was asked: there is nothing to undo.
+            self.attempted = false;
+        }
+        self.is_written(answer?, registrant, beats.then_some(ttl));
+        Ok(())
+    }
+
+    fn is_written(&mut self, id: InstanceId, registrant: Registrant, ttl: Option<Duration>) {
+        self.world.contact.reached();
         self.record.set_id(id);
         // Beats go on in their rhythm through an update; they start anew where a server may not know of any.
-        let fresh = self.written.is_none() || self.restoring || self.pulse.is_none();
-        if beats && fresh {
-            self.pulse = Some(Pulse::start(ttl, Instant::now()));
+        let fresh = self.written.is_none() || self.restoring || self.pulse.as_ref().map(Pulse::ttl) != ttl;
+        if fresh {
+            self.pulse = ttl.map(|ttl| Pulse::start(ttl, Instant::now()));
         }
         self.written = Some(registrant);
         self.written_at = Instant::now();
-        Ok(())
+    }
+
+    async fn host(&self, desired: &Desired) -> Result<String> {
+        match self.record.host() {
+            Some(host) => Ok(host.to_owned()),
+            None => Ok(self.record.settle_host(self.world.host_of(&desired.register.at).await?).to_owned()),
+        }
+    }
+
+    /// Beats while `work` goes on: a server that is slow to answer a write must not cost the instance its life.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let due = self.pulse.as_ref().map(Pulse::due);
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = reached(due) => {}
+            }
+            let mut done = None;
+            let mut beat = pin!(self.beat_if_due());
+            loop {
+                tokio::select! {
+                    () = &mut beat => break,
+                    value = &mut work, if done.is_none() => done = Some(value),
+                }
+            }
+            if let Some(done) = done {
+                return done;
+            }
+        }
     }
 
     async fn beat_if_due(&mut self) {
@@ -230,21 +271,24 @@ impl Keeper {
         match answer {
             Ok(()) => {
                 pulse.accepted(now);
-                if !self.restoring
-                    && self.refused.is_none()
-                    && matches!(self.record.state(), RegistrationState::Lost(_))
-                {
-                    tracing::info!(service = %written.register.key, "beats are accepted again");
-                    self.record.set_state(RegistrationState::Registered);
-                }
+                self.beats_are_accepted();
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if pulse.not_found(now) == OnNotFound::Register && !self.restoring {
                     self.lost(error);
                     self.restoring = true;
-                    let spread = RESTORE_SPREAD.mul_f64(rand::random());
-                    self.retry_at = now + spread;
+                    self.retried = false;
+                    self.retry_at = now + RESTORE_SPREAD.mul_f64(rand::random());
                 }
+            }
+            Err(error) if error.server_code().is_some_and(ServerCode::is_heartbeat_unwanted) => {
+                // The server checks no health: it needs no beats, and the instance is in service.
+                pulse.accepted(now);
+                self.beats_are_accepted();
+            }
+            Err(error) if error.kind() == ErrorKind::Unauthorized => {
+                pulse.refused(now);
+                self.rejected(error);
             }
             Err(error) => {
                 if pulse.failed(now) {
@@ -254,23 +298,51 @@ impl Keeper {
         }
     }
 
+    fn beats_are_accepted(&self) {
+        let written = !self.restoring && self.refused.is_none();
+        let back = match self.record.state() {
+            RegistrationState::Lost(_) => written,
+            RegistrationState::Rejected(_) => written && self.applied == self.record.version(),
+            _ => false,
+        };
+        if back {
+            tracing::info!(service = %self.record.key(), "beats are accepted again");
+            self.record.set_state(RegistrationState::Registered);
+        }
+    }
+
     fn lost(&self, error: Error) {
         if !matches!(self.record.state(), RegistrationState::Lost(_)) && self.record.is_wanted() {
-            tracing::warn!(service = %self.key(), %error, "the registration is lost and is being restored");
+            tracing::warn!(service = %self.record.key(), %error, "the registration is lost and is being restored");
             self.record.set_state(RegistrationState::Lost(error));
         }
     }
 
-    async fn begin_drain(&mut self, wish: Wish) {
-        if self.drain_end.is_none() {
-            // Isolating drains callers a moment earlier, and makes the removal visible on servers whose store would
-            // hide it. The removal goes on whatever becomes of it.
-            if let Err(error) = self.write(Some(true)).await {
-                tracing::warn!(service = %self.key(), %error, "the instance could not be isolated before its removal");
-            }
-            let drain = self.record.desired().0.drain.unwrap_or(self.world.drain);
-            self.drain_end = Some(drain_end(Instant::now(), drain, wish.drain_cap));
+    fn rejected(&self, error: Error) {
+        if !matches!(self.record.state(), RegistrationState::Rejected(_)) && self.record.is_wanted() {
+            tracing::warn!(service = %self.record.key(), %error, "the beats of an instance are refused");
+            self.record.set_state(RegistrationState::Rejected(error));
         }
+    }
+
+    async fn begin_drain(&mut self, wish: Wish) {
+        let Some(written) = self.written.clone().filter(|_| self.drain_end.is_none()) else { return };
+        // Isolating drains callers a moment earlier, and makes the removal visible on servers whose store would hide it.
+        // It is what was last accepted that is isolated. The removal goes on whatever becomes of it.
+        let world = Arc::clone(&self.world);
+        let isolating = async {
+            let _turn = world.turns.0.acquire().await;
+            world.isolate(&written).await
+        };
+        match self.beside(isolating).await {
+            Ok(()) => self.written_at = Instant::now(),
+            Err(error) => {
+                let service = self.record.key();
+                tracing::warn!(%service, %error, "the instance could not be isolated before its removal");
+            }
+        }
+        let drain = self.record.desired().register.drain.unwrap_or(self.world.drain);
+        self.drain_end = Some(drain_end(Instant::now(), drain, wish.drain_cap));
     }
 
     fn drain_is_over(&mut self, wish: Wish) -> bool {
@@ -286,44 +358,49 @@ impl Keeper {
     async fn remove(&mut self, wish: Wish) -> Option<Instant> {
         self.pulse = None;
         if wish.goal == Goal::Drained {
-            // Never written: there is nothing to drain, and the removal waits for its turn.
+            // There is nothing to drain, and the removal waits for its turn.
             self.record.report(|p| p.drained = true);
-            return Some(Instant::now() + MAX_RETRY);
+            return Some(Instant::now() + IDLE);
         }
         let result = self.deregister().await;
         if let Err(error) = &result {
-            tracing::warn!(service = %self.key(), %error, "the instance could not be removed and is left to expire");
+            let service = self.record.key();
+            if self.target().is_some_and(|target| self.world.isolated.holds(&target)) {
+                tracing::warn!(
+                    %service, %error,
+                    "the instance could not be removed and is left to expire; it may stay isolated, also when another \
+                     process registers it again, unless that does so with Register::isolated(false)"
+                );
+            } else {
+                tracing::warn!(%service, %error, "the instance could not be removed and is left to expire");
+            }
         }
-        // The state first: whoever waits for the end looks at it next.
-        self.record.set_state(RegistrationState::Gone);
-        self.record.report(|p| {
-            p.drained = true;
-            p.gone = Some(result);
-        });
+        self.record.end(result);
         None
     }
 
     async fn deregister(&self) -> Result<()> {
-        if !self.attempted {
-            return Ok(());
-        }
-        let target = match &self.written {
-            Some(written) => written.target(),
-            None => {
-                let (register, isolated) = self.record.desired();
-                let host = self.world.host_of(&register.at).await?;
-                Registrant { register, host, location: Location::default(), isolated }.target()
-            }
-        };
-        let written = self.written.as_ref().map(|registrant| (registrant, self.written_at));
-        remove(&self.world, &target, written).await
+        let Some(target) = self.target().filter(|_| self.attempted) else { return Ok(()) };
+        // What the server has forgotten must not come back by being isolated.
+        let written = self.written.as_ref().filter(|_| !self.nobody_calls());
+        remove(&self.world, &target, written.map(|registrant| (registrant, self.written_at))).await
+    }
+
+    /// The instance as it was written, or tried to be.
+    fn target(&self) -> Option<Target> {
+        let written = self.written.as_ref().map(Registrant::target);
+        written.or_else(|| {
+            let register = self.record.desired().register;
+            let host = self.record.host()?.to_owned();
+            Some(Registrant { register, host, location: Location::default(), isolated: None }.target())
+        })
     }
 
     fn next_wake(&self, wish: Wish) -> Instant {
         let pending = wish.goal == Goal::Present
             && self.refused != Some(wish.version)
             && (self.restoring || self.applied != wish.version);
-        let mut wake = Instant::now() + MAX_RETRY;
+        let mut wake = Instant::now() + IDLE;
         if pending {
             wake = wake.min(self.retry_at);
         }
@@ -337,8 +414,12 @@ impl Keeper {
         }
         wake
     }
+}
 
-    fn key(&self) -> String {
-        self.record.desired().0.key.to_string()
+/// Resolves at `due`; never without it.
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }

@@ -35,6 +35,7 @@ pub(crate) mod retire;
 pub(crate) mod select;
 pub(crate) mod services;
 pub(crate) mod view;
+pub(crate) mod world;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,9 @@
 //! One wanted registration: what is wanted, and how it stands. Shared by its handles and by the task that keeps it true.
 //!
 //! The record holds desired state only; the task (`keep.rs`) compares it with what it has written and acts. Every change
-//! of the wish gets a version, so that whoever made it can wait until just that version is in force.
+//! of the wish gets a version, so that whoever made it can wait until just that version is in force, and take back just
+//! that version when it was refused. A wish that nobody confirmed yet is held by the callers that wait for it: the last
+//! of them to fail takes the instance back.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -25,7 +27,8 @@ pub enum RegistrationState {
     /// It was registered and is not known to be any more: a server forgot it, or no beat got through for three TTL. It
     /// is being restored.
     Lost(Error),
-    /// A server refused it. A refused token is tried again, slowly; other refusals wait for an update.
+    /// A server refused it, or its beats. What time can mend (a refused token, a service that does not exist yet, what
+    /// was accepted before) is tried again, slowly; other refusals wait for an update.
     Rejected(Error),
     /// Not wanted any more, and removed as far as a server was reached.
     Gone,
@@ -53,6 +56,17 @@ pub(crate) struct Wish {
     pub(crate) drain_cap: Duration,
 }
 
+/// The data of the wish.
+#[derive(Debug, Clone)]
+pub(crate) struct Desired {
+    pub(crate) register: Register,
+    /// What the application last said of isolation; none: people at the console decide.
+    pub(crate) isolated: Option<bool>,
+    /// The version in which it said so.
+    pub(crate) isolated_in: u64,
+    pub(crate) version: u64,
+}
+
 /// What the keeper has done of it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
@@ -68,9 +82,10 @@ pub(crate) struct Progress {
 
 #[derive(Debug)]
 pub(crate) struct Record {
-    desired: Mutex<Register>,
-    /// None until the application says so: people at the console may have a say.
-    isolated: Mutex<Option<bool>>,
+    key: ServiceKey,
+    wanted: Mutex<Wanted>,
+    /// Held while a change is made of what is wanted, so that no change is lost to another one.
+    changing: Mutex<()>,
     wish: watch::Sender<Wish>,
     progress: watch::Sender<Progress>,
     state: watch::Sender<RegistrationState>,
@@ -78,47 +93,131 @@ pub(crate) struct Record {
     /// When the state last changed its kind.
     since: Mutex<Instant>,
     id: OnceLock<InstanceId>,
+    host: OnceLock<String>,
 }
+
+#[derive(Debug)]
+struct Wanted {
+    /// Its version is that of the last change of the data; bumps of the wish leave it.
+    desired: Desired,
+    /// What to go back to when a newer wish is taken back: what is in force, or was wanted without condition.
+    base: Option<Desired>,
+    /// Callers that wait for the instance to be registered and take it back if it is not.
+    callers: usize,
+    /// Somebody was told that it is wanted: from then on no failure of a caller takes it away.
+    kept: bool,
+}
+
+// === impl Record ===
 
 impl Record {
     /// `wake` is told of every change of state.
-    pub(crate) fn new(register: Register, wake: watch::Sender<u64>) -> Arc<Self> {
+    pub(crate) fn new(mut register: Register, keep: bool, wake: watch::Sender<u64>) -> Arc<Self> {
+        let isolated = register.isolated.take();
+        let key = register.key.clone();
+        let desired = Desired { register, isolated, isolated_in: 1, version: 1 };
+        let base = keep.then(|| desired.clone());
         Arc::new(Self {
-            desired: Mutex::new(register),
-            isolated: Mutex::new(None),
+            key,
+            wanted: Mutex::new(Wanted { desired, base, callers: usize::from(!keep), kept: keep }),
+            changing: Mutex::default(),
             wish: watch::Sender::new(Wish { goal: Goal::Present, version: 1, drain_cap: Duration::MAX }),
             progress: watch::Sender::default(),
             state: watch::Sender::new(RegistrationState::Pending),
             wake,
             since: Mutex::new(Instant::now()),
             id: OnceLock::new(),
+            host: OnceLock::new(),
         })
     }
 
-    /// What to register, and whether isolated.
-    pub(crate) fn desired(&self) -> (Register, Option<bool>) {
-        (lock(&self.desired).clone(), *lock(&self.isolated))
+    pub(crate) fn key(&self) -> &ServiceKey {
+        &self.key
     }
 
-    /// Replaces what is wanted; answers the version to wait for, and what was wanted before.
-    pub(crate) fn replace(&self, register: Register) -> (u64, Register) {
-        let mut desired = lock(&self.desired);
-        let before = std::mem::replace(&mut *desired, register);
-        (self.bump(), before)
+    /// What to register, in which version.
+    pub(crate) fn desired(&self) -> Desired {
+        let wanted = lock(&self.wanted);
+        Desired { version: self.wish.borrow().version, ..wanted.desired.clone() }
     }
 
-    /// Takes `version` back to what was wanted before it, unless somebody wants something newer by now.
-    pub(crate) fn revert(&self, version: u64, before: Register) {
-        let mut desired = lock(&self.desired);
-        if self.wish.borrow().version == version {
-            *desired = before;
-            self.bump();
+    /// Wants `register` instead; answers the version to wait for, and what was wanted before. Nothing, if the instance
+    /// is being removed. With `keep` the wish stays whatever comes of it; otherwise the caller confirms or takes it back.
+    pub(crate) fn claim(&self, mut register: Register, keep: bool) -> Option<(u64, Desired)> {
+        let mut wanted = lock(&self.wanted);
+        if !self.is_wanted() {
+            return None;
+        }
+        let version = self.bump();
+        let before = wanted.desired.clone();
+        if let Some(isolated) = register.isolated.take() {
+            wanted.desired.isolated = Some(isolated);
+            wanted.desired.isolated_in = version;
+        }
+        wanted.desired.register = register;
+        wanted.desired.version = version;
+        if keep {
+            wanted.kept = true;
+            wanted.base = Some(wanted.desired.clone());
+        } else {
+            wanted.callers += 1;
+        }
+        Some((version, before))
+    }
+
+    /// The caller of a claim got what it wanted.
+    pub(crate) fn confirm(&self) {
+        let mut wanted = lock(&self.wanted);
+        wanted.callers = wanted.callers.saturating_sub(1);
+        wanted.kept = true;
+    }
+
+    /// The caller of a claim gave up. The last to do so takes the instance away, unless somebody else wants it.
+    pub(crate) fn give_up(&self, version: u64, before: Option<Desired>) {
+        let mut wanted = lock(&self.wanted);
+        wanted.callers = wanted.callers.saturating_sub(1);
+        if wanted.callers == 0 && !wanted.kept {
+            self.aim(Goal::Undone, Duration::ZERO);
+        } else {
+            self.go_back(&mut wanted, version, before);
         }
     }
 
+    /// Changes what is wanted by what `change` makes of it; answers the version, and what was wanted before.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Register) -> Result<()>) -> Result<(u64, Desired)> {
+        let _changing = lock(&self.changing);
+        let before = lock(&self.wanted).desired.clone();
+        let mut register = before.register.clone();
+        change(&mut register)?;
+        register.isolated = None;
+        let mut wanted = lock(&self.wanted);
+        let version = self.bump();
+        wanted.desired.register = register;
+        wanted.desired.version = version;
+        Ok((version, before))
+    }
+
+    /// Takes the change of `version` back, unless somebody wants something newer by now.
+    pub(crate) fn take_back(&self, version: u64, before: Desired) {
+        self.go_back(&mut lock(&self.wanted), version, Some(before));
+    }
+
+    fn go_back(&self, wanted: &mut Wanted, version: u64, before: Option<Desired>) {
+        let (true, Some(back)) = (wanted.desired.version == version, wanted.base.clone().or(before)) else { return };
+        let version = self.bump();
+        let isolated_in = if back.isolated == wanted.desired.isolated { back.isolated_in } else { version };
+        wanted.desired = Desired { version, isolated_in, ..back };
+    }
+
     pub(crate) fn set_isolated(&self, yes: bool) -> u64 {
-        *lock(&self.isolated) = Some(yes);
-        self.bump()
+        let mut wanted = lock(&self.wanted);
+        let version = self.bump();
+        wanted.desired.isolated = Some(yes);
+        wanted.desired.isolated_in = version;
+        if let Some(base) = &mut wanted.base {
+            (base.isolated, base.isolated_in) = (Some(yes), version);
+        }
+        version
     }
 
     /// Asks for the same to be written again, because something around it changed.
@@ -144,12 +243,22 @@ impl Record {
         });
     }
 
+    /// Cuts the drain of a removal short.
+    pub(crate) fn hurry(&self) {
+        let goal = self.wish.borrow().goal;
+        self.aim(goal, Duration::ZERO);
+    }
+
     pub(crate) fn wish(&self) -> watch::Receiver<Wish> {
         self.wish.subscribe()
     }
 
     pub(crate) fn is_wanted(&self) -> bool {
         matches!(self.wish.borrow().goal, Goal::Present)
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.wish.borrow().version
     }
 
     pub(crate) fn state(&self) -> RegistrationState {
@@ -178,7 +287,7 @@ impl Record {
     pub(crate) fn trouble(&self) -> Option<(ServiceKey, Instant, Error)> {
         match &*self.state.borrow() {
             RegistrationState::Lost(error) | RegistrationState::Rejected(error) => {
-                Some((lock(&self.desired).key.clone(), *lock(&self.since), error.clone()))
+                Some((self.key.clone(), *lock(&self.since), error.clone()))
             }
             _ => None,
         }
@@ -193,8 +302,41 @@ impl Record {
         let _ = self.id.set(id);
     }
 
+    /// The host it was first written with, or tried to be.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.host.get().map(String::as_str)
+    }
+
+    /// Settles the host: an instance must not move to another address, and so to another id, while it is kept.
+    pub(crate) fn settle_host(&self, host: String) -> &str {
+        self.host.get_or_init(|| host)
+    }
+
+    /// `desired` is in force.
+    pub(crate) fn applied(&self, desired: &Desired) {
+        let mut wanted = lock(&self.wanted);
+        if wanted.base.as_ref().is_none_or(|base| base.version <= desired.version) {
+            wanted.base = Some(desired.clone());
+        }
+        drop(wanted);
+        self.report(|p| p.applied = desired.version);
+    }
+
     pub(crate) fn report(&self, change: impl FnOnce(&mut Progress)) {
         self.progress.send_modify(change);
+    }
+
+    /// The end: `result` says how the removal went. The first end counts.
+    pub(crate) fn end(&self, result: Result<()>) {
+        if self.is_gone() {
+            return;
+        }
+        // The state first: whoever waits for the end looks at it next.
+        self.set_state(RegistrationState::Gone);
+        self.report(|p| {
+            p.drained = true;
+            p.gone = Some(result);
+        });
     }
 
     /// Waits until `version` is in force; the first failure to write it ends the wait when `fail_fast`, otherwise only
@@ -208,7 +350,11 @@ impl Record {
         match &*seen {
             p if p.applied >= version => Ok(()),
             Progress { failed: Some((_, error)), gone: None, .. } => Err(error.clone()),
-            _ => Err(Error::new(ErrorKind::Closed, "the instance was deregistered meanwhile")),
+            Progress { gone: Some(Err(error)), .. } if error.kind() == ErrorKind::Closed => Err(error.clone()),
+            _ => {
+                Err(Error::new(ErrorKind::Closed, "the instance was deregistered meanwhile")
+                    .with_service(self.key.text()))
+            }
         }
     }
 
@@ -242,7 +388,7 @@ fn closed() -> Error {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it is held, and a value is replaced whole.
+    // Nothing panics while it is held but a change of the user's, and that works on a copy.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

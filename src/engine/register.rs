@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::keep::{World, keep};
-use crate::engine::record::{Goal, Record};
+use crate::engine::keep::{End, keep};
+use crate::engine::record::{Desired, Goal, Record};
 use crate::engine::remove::remove;
+use crate::engine::world::World;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::instance::InstanceAddr;
 use crate::model::key::ServiceKey;
@@ -36,12 +37,19 @@ pub(crate) struct Registrar {
     records: Mutex<Option<HashMap<Identity, Arc<Record>>>>,
 }
 
-/// Takes a wish back unless it came true: a `register` that failed or was dropped leaves nothing wanted.
-struct Undo {
+/// Takes a registration back unless it came true: one that failed or was dropped leaves nothing wanted.
+struct Claim {
     record: Arc<Record>,
     version: u64,
-    before: Option<Register>,
+    before: Option<Desired>,
     armed: bool,
+}
+
+/// Takes a change back unless it came into force.
+struct Change<'a> {
+    record: &'a Record,
+    version: u64,
+    before: Option<Desired>,
 }
 
 impl Registrar {
@@ -51,53 +59,54 @@ impl Registrar {
 
     /// Wants the instance from now on, and waits until it is registered; a failure or a drop takes the wish back.
     pub(crate) async fn register(&self, register: Register) -> Result<Arc<Record>> {
-        let (record, version, before) = self.want(register)?;
-        let mut undo = Undo { record: Arc::clone(&record), version, before, armed: true };
+        let mut claim = self.want(register, false)?;
         let patience = self.world.patience;
-        match tokio::time::timeout(patience + GRACE, record.wait_applied(version, true)).await {
+        match tokio::time::timeout(patience + GRACE, claim.record.wait_applied(claim.version, true)).await {
             Ok(result) => result?,
             Err(_) => {
                 let what = format!("the instance was not registered within {patience:?}");
-                return Err(Error::new(ErrorKind::Timeout, what).with_service(record.desired().0.key.text()));
+                return Err(Error::new(ErrorKind::Timeout, what).with_service(claim.record.key().text()));
             }
         }
-        undo.armed = false;
-        Ok(record)
+        claim.armed = false;
+        claim.record.confirm();
+        Ok(Arc::clone(&claim.record))
     }
 
     /// Wants the instance from now on.
     pub(crate) fn register_in_background(&self, register: Register) -> Result<Arc<Record>> {
-        self.want(register).map(|(record, ..)| record)
+        self.want(register, true).map(|claim| Arc::clone(&claim.record))
     }
 
-    /// Changes what is wanted, and waits until it is in force. What a server refuses is taken back.
-    pub(crate) async fn update(&self, record: &Arc<Record>, change: impl FnOnce(&mut Register) + Send) -> Result<()> {
-        let (before, _) = record.desired();
-        let mut wanted = before.clone();
-        change(&mut wanted);
-        wanted.validate()?;
-        if identity(&wanted) != identity(&before) {
-            let why = "service, address and id of a registration do not change: deregister it and register another";
-            return Err(Error::new(ErrorKind::InvalidArgument, why).with_service(before.key.text()));
-        }
-        warn_of_server_owned(&wanted);
-        let (version, _) = record.replace(wanted);
-        let mut undo = Undo { record: Arc::clone(record), version, before: Some(before), armed: true };
-        self.settle(record, version).await?;
-        undo.armed = false;
+    /// Changes what is wanted, and waits until it is in force. What fails is taken back.
+    pub(crate) async fn update(&self, record: &Record, change: impl FnOnce(&mut Register) + Send) -> Result<()> {
+        let (version, before) = record.change(|wanted| {
+            let before = identity(wanted);
+            change(wanted);
+            wanted.validate()?;
+            if identity(wanted) != before {
+                let why = "service, address and id of a registration do not change: deregister it and register another";
+                return Err(Error::new(ErrorKind::InvalidArgument, why).with_service(before.0.text()));
+            }
+            warn_of_server_owned(wanted);
+            Ok(())
+        })?;
+        let mut change = Change { record, version, before: Some(before) };
+        self.settle(record, version, "is taken back").await?;
+        change.before = None;
         Ok(())
     }
 
     pub(crate) async fn set_isolated(&self, record: &Record, yes: bool) -> Result<()> {
         let version = record.set_isolated(yes);
-        self.settle(record, version).await
+        self.settle(record, version, "stays wanted").await
     }
 
-    async fn settle(&self, record: &Record, version: u64) -> Result<()> {
+    async fn settle(&self, record: &Record, version: u64, otherwise: &str) -> Result<()> {
         let patience = self.world.patience;
         tokio::time::timeout(patience + GRACE, record.wait_applied(version, true)).await.unwrap_or_else(|_| {
-            let what = format!("the change was not accepted within {patience:?}, and stays wanted");
-            Err(Error::new(ErrorKind::Timeout, what).with_service(record.desired().0.key.text()))
+            let what = format!("the change was not accepted within {patience:?}, and {otherwise}");
+            Err(Error::new(ErrorKind::Timeout, what).with_service(record.key().text()))
         })
     }
 
@@ -116,11 +125,15 @@ impl Registrar {
         let mut target = request.target;
         let Some(at) = target.at.take() else { return remove(&self.world, &target, None).await };
         let at = self.resolved(at).await?;
+        target.at = Some(at.clone());
+        // The same instance under another name: "all addresses" of this host.
+        if let Some(record) = self.find(&target)? {
+            return self.remove(&record).await;
+        }
         let mut register = Register::new(&target.key, at.clone()).manual_heartbeat();
         register.id.clone_from(&target.id);
         let host = at.host().to_owned();
         let registrant = Registrant { register, host, location: Location::default(), isolated: Some(true) };
-        target.at = Some(at);
         // When it was last written is not known: long ago is the safe guess.
         let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap_or_else(Instant::now);
         remove(&self.world, &target, Some((&registrant, long_ago))).await
@@ -153,7 +166,7 @@ impl Registrar {
     /// Registers everything again whose location is that of the context: it is known anew.
     pub(crate) fn location_changed(&self) {
         for record in self.lock().iter().flat_map(HashMap::values) {
-            if record.desired().0.location.is_none() && record.is_wanted() {
+            if record.desired().register.location.is_none() && record.is_wanted() {
                 record.bump();
             }
         }
@@ -186,43 +199,53 @@ impl Registrar {
                 Err(Error::new(ErrorKind::Timeout, "the instance was not removed before the deadline of the shutdown"))
             });
             if let Err(error) = result {
-                left.push((record.desired().0.key, error));
+                left.push((record.key().clone(), error));
             }
         }
         left
     }
 
-    fn want(&self, register: Register) -> Result<(Arc<Record>, u64, Option<Register>)> {
+    /// Forgets everything without a word to a server, which nothing can reach any more; answers what was kept.
+    pub(crate) fn abandon(&self) -> Vec<ServiceKey> {
+        let records = self.lock().take().unwrap_or_default();
+        records.into_values().filter(|record| !record.is_gone()).map(|record| record.key().clone()).collect()
+    }
+
+    fn want(&self, register: Register, keep_it: bool) -> Result<Claim> {
         register.validate()?;
         warn_of_server_owned(&register);
         let mut records = self.lock();
         let Some(records) = records.as_mut() else { return Err(closed(&register.key)) };
         records.retain(|_, record| !record.is_gone());
         let identity = identity(&register);
-        if let Some(record) = records.get(&identity)
-            && record.is_wanted()
-        {
-            let (version, before) = record.replace(register);
-            return Ok((Arc::clone(record), version, Some(before)));
+        let before = records.get(&identity).cloned();
+        if let Some(record) = &before {
+            if let Some((version, before)) = record.claim(register.clone(), keep_it) {
+                return Ok(Claim { record: Arc::clone(record), version, before: Some(before), armed: !keep_it });
+            }
+            // It is being removed, and the new registration waits for that: nobody has to drain any more.
+            record.hurry();
         }
-        let record = Record::new(register, self.world.wake.clone());
+        let record = Record::new(register, keep_it, self.world.wake.clone());
         records.insert(identity, Arc::clone(&record));
-        let (kept, world) = (Arc::clone(&record), Arc::clone(&self.world));
-        self.scope.supervise("registration", move || keep(Arc::clone(&kept), Arc::clone(&world)));
-        Ok((record, 1, None))
+        let (end, world) = (End(Arc::clone(&record)), Arc::clone(&self.world));
+        self.scope.supervise("registration", move || keep(Arc::clone(&end.0), Arc::clone(&world), before.clone()));
+        Ok(Claim { record, version: 1, before: None, armed: !keep_it })
     }
 
     fn find(&self, target: &Target) -> Result<Option<Arc<Record>>> {
         let records = self.lock();
         let Some(records) = records.as_ref() else { return Err(closed(&target.key)) };
-        let matches = |record: &&Arc<Record>| {
-            let (register, _) = record.desired();
+        let matches = |(identity, record): &(&Identity, &Arc<Record>)| {
+            let (key, at, id) = identity;
             let by_id = target.id.is_some() && record.id().map(|id| id.as_str()) == target.id.as_deref();
-            let by_address =
-                target.at.as_ref() == Some(&register.at) && (target.id.is_none() || target.id == register.id);
-            register.key == target.key && (by_id || by_address) && !record.is_gone()
+            let here = |wanted: &InstanceAddr| {
+                wanted == at || wanted.port() == at.port() && record.host() == Some(wanted.host())
+            };
+            let by_address = target.at.as_ref().is_some_and(here) && (target.id.is_none() || target.id == *id);
+            *key == target.key && (by_id || by_address) && !record.is_gone()
         };
-        Ok(records.values().find(matches).cloned())
+        Ok(records.iter().find(matches).map(|(_, record)| Arc::clone(record)))
     }
 
     async fn resolved(&self, at: InstanceAddr) -> Result<InstanceAddr> {
@@ -235,14 +258,18 @@ impl Registrar {
     }
 }
 
-impl Drop for Undo {
+impl Drop for Claim {
     fn drop(&mut self) {
-        if !self.armed {
-            return;
+        if self.armed {
+            self.record.give_up(self.version, self.before.take());
         }
-        match self.before.take() {
-            Some(before) => self.record.revert(self.version, before),
-            None => self.record.aim(Goal::Undone, Duration::ZERO),
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.record.take_back(self.version, before);
         }
     }
 }

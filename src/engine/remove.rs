@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::keep::World;
+use crate::engine::world::World;
 use crate::error::Result;
 use crate::model::request::registration::{Registrant, Target};
 use crate::util::backoff::Backoff;
@@ -27,21 +27,24 @@ pub(crate) async fn remove(world: &World, target: &Target, written: Option<(&Reg
     let mut tries = 1;
     loop {
         // One turn for both, so that nothing comes between them.
-        let turn = world.writes.acquire().await;
+        let turn = world.turns.0.acquire().await;
         if let (Some((registrant, _)), Some(at)) = (written, last_write)
             && at.elapsed() > FRESH
         {
-            let isolated = Registrant { isolated: Some(true), ..registrant.clone() };
-            match world.transport.register(&isolated, false, world.long_patience).await {
-                Ok(_) => last_write = Some(Instant::now()),
+            match world.isolate(registrant).await {
+                Ok(()) => last_write = Some(Instant::now()),
                 Err(error) => tracing::debug!(service = %target.key, %error, "a removal may stay unseen for a while"),
             }
         }
         let result = world.transport.deregister(target, world.long_patience).await;
         drop(turn);
         match result {
+            Ok(()) => {
+                world.isolated.forget(target);
+                return Ok(());
+            }
             Err(error) if error.is_retryable() && tries < TRIES => tries += 1,
-            result => return result,
+            Err(error) => return Err(error),
         }
         let pause = backoff.next_delay(&mut rand::rng());
         tokio::time::sleep(pause).await;

@@ -20,6 +20,9 @@ use crate::model::service::{ServiceInstances, ServiceList};
 use crate::model::snapshot::{Resource, RuleSet};
 use crate::registry::{Pin, services_of};
 
+/// How much longer than its deadline a call may take when a list came just in time for it.
+const COMPILING: Duration = Duration::from_millis(50);
+
 impl Engine {
     /// Picks one instance while it is called, if the service is loaded.
     pub(crate) fn get_one(&self, request: GetOneInstance<'_>) -> ConsumerFuture<Instance> {
@@ -102,6 +105,8 @@ impl Engine {
                 Err(error) if error.kind() == ErrorKind::Closed => return Err(self.0.gate.shut_down().await),
                 loaded => loaded?,
             };
+            // What came at the last moment, such as an old file, is worth the moment that it takes to compile it.
+            let deadline = deadline.max(Instant::now() + COMPILING);
             while !service.has_view() {
                 // The sender lives in the service, so this ends by a view or by the deadline.
                 if tokio::time::timeout_at(deadline, published.changed()).await.is_err() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::key::ServiceEventKey;
 use crate::registry::entry::Entry;
 use crate::registry::store::Store;
 
@@ -29,12 +30,20 @@ pub(super) async fn run(store: Weak<Store>, expire_after: Duration) {
 }
 
 pub(super) fn sweep(store: &Arc<Store>, expire_after: Duration, now: Instant) {
-    let doomed = |entry: &Entry| {
+    take_out(store, |entry| {
         entry.is_idle(expire_after, now)
             && entry.key().service.namespace() != SYSTEM_NAMESPACE
             && !store.is_fixed(entry.key())
             && entry.evict()
-    };
+    });
+}
+
+/// Forgets one key now, unless somebody holds it.
+pub(super) fn forget(store: &Arc<Store>, key: &ServiceEventKey) {
+    take_out(store, |entry| entry.key() == key && !store.is_fixed(key) && entry.evict());
+}
+
+fn take_out(store: &Arc<Store>, doomed: impl Fn(&Entry) -> bool) {
     // Under the lock of the map: nobody can ask for the key anew between its removal and the farewell.
     store.entries.remove(doomed, |entry| {
         store.forget(entry.key());

@@ -124,6 +124,17 @@ impl LocalRegistry {
         }
     }
 
+    /// Asks for `key` once: makes contact, and leaves nothing behind that would be asked for again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ready`](Self::ready).
+    pub(crate) async fn ask_once(&self, key: &ServiceEventKey, deadline: Instant) -> Result<()> {
+        let answer = self.ready(key, deadline).await;
+        expire::forget(&self.0, key);
+        answer.map(|_| ())
+    }
+
     /// The keys whose served data or state changes from now on.
     pub(crate) fn changes(&self) -> Changes {
         self.0.listeners.listen(self.0.shared.is_closed())

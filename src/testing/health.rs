@@ -92,6 +92,9 @@ impl Health {
     }
 }
 
+/// How many unknown ids are counted at most.
+const MAX_STRANGERS: usize = 100_000;
+
 // === impl State ===
 
 impl State {
@@ -99,6 +102,10 @@ impl State {
     pub(super) fn beat(&mut self, id: &str, now: Instant) -> Beat {
         let legacy = self.behaviour.release == Release::V1_14;
         let Some((key, _)) = self.seen_instance(id) else {
+            if self.health.strangers.len() >= MAX_STRANGERS {
+                // A plane for development runs for days: rather than grow, it forgets whom it has counted.
+                self.health.strangers.clear();
+            }
             let beats = self.health.strangers.entry(id.to_owned()).or_default();
             *beats = beats.saturating_add(1);
             return if legacy || *beats > FREE_BEATS { Beat::Unknown } else { Beat::Taken };

@@ -26,6 +26,8 @@
 mod access;
 mod answer;
 mod behaviour;
+#[doc(hidden)]
+pub mod bench;
 mod context;
 mod contract;
 mod control;

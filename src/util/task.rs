@@ -68,7 +68,7 @@ impl TaskScope {
 
     /// A scope of its own on the same runtime: cancelling one leaves the other, joining one does not wait for the other.
     pub(crate) fn apart(&self) -> Self {
-        Self { token: CancellationToken::new(), tracker: TaskTracker::new(), ..self.clone() }
+        Self::new(self.handle.clone())
     }
 
     /// Runs `task` until it returns or the scope is cancelled.

@@ -18,6 +18,7 @@ mod limit {
     pub(super) const METADATA_VALUE: usize = 4096;
     pub(super) const WEIGHT: u32 = 65_535;
     pub(super) const TTL_SECS: u64 = 60;
+    pub(super) const DRAIN: std::time::Duration = std::time::Duration::from_secs(600);
 }
 
 /// Metadata keys that the control plane sets itself, whatever a registration says.
@@ -52,6 +53,7 @@ pub struct Register {
     pub(crate) healthy: bool,
     pub(crate) drain: Option<Duration>,
     pub(crate) manual_heartbeat: bool,
+    pub(crate) isolated: Option<bool>,
 }
 
 /// Names an instance that is to be deregistered.
@@ -69,7 +71,7 @@ pub struct Heartbeat {
 }
 
 /// An instance by what its provider knows of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     pub(crate) key: ServiceKey,
     pub(crate) at: Option<InstanceAddr>,
@@ -115,6 +117,7 @@ impl Register {
             healthy: true,
             drain: None,
             manual_heartbeat: false,
+            isolated: None,
         }
     }
 
@@ -167,10 +170,21 @@ impl Register {
         self
     }
 
-    /// How long callers get to notice, between isolating the instance and removing it. Default:
+    /// How long callers get to notice, between isolating the instance and removing it; at most 10 minutes. Default:
     /// `provider.drain`, 5 s.
     pub fn drain(mut self, drain: Duration) -> Self {
         self.drain = Some(drain);
+        self
+    }
+
+    /// Registers the instance out of service, or explicitly in service; `Registration::set_isolated` changes it later.
+    ///
+    /// By default a registration says nothing of isolation: a new instance is in service, and one that people at the
+    /// console have isolated stays isolated. So does one that a former process isolated on its way out and then could
+    /// not remove, because the control plane was lost in between: a process that always wants to start in service says
+    /// `isolated(false)`, and overrides the console by that. Within one context this is remembered and needs no word.
+    pub fn isolated(mut self, isolated: bool) -> Self {
+        self.isolated = Some(isolated);
         self
     }
 
@@ -242,6 +256,9 @@ impl Register {
         for (key, value) in &self.metadata {
             check_length("metadata key", key, limit::METADATA_KEY)?;
             check_length(&format!("value of the metadata {key:?}"), value, limit::METADATA_VALUE)?;
+        }
+        if self.drain.is_some_and(|drain| drain > limit::DRAIN) {
+            return Err(format!("the drain is {:?}: it goes from 0 to 10 minutes", self.drain.unwrap_or_default()));
         }
         let whole_seconds = self.ttl.subsec_nanos() == 0;
         if !whole_seconds || !(1..=limit::TTL_SECS).contains(&self.ttl.as_secs()) {
@@ -357,6 +374,7 @@ mod tests {
             (valid().ttl(Duration::from_millis(1500)), "whole seconds"),
             (valid().ttl(Duration::from_secs(61)), "1 s to 60 s"),
             (valid().ttl(Duration::ZERO), "1 s to 60 s"),
+            (valid().drain(Duration::MAX), "10 minutes"),
             (valid().protocol("p".repeat(33)), "at most 32"),
             (valid().version("v".repeat(33)), "at most 32"),
             (valid().metadata("k".repeat(129), ""), "at most 128"),

@@ -5,8 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::client::Grpc;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -17,8 +19,14 @@ use crate::transport::auth::Operation;
 use crate::transport::discover::schedule::MAX_OUTSTANDING;
 use crate::transport::pool::Link;
 use crate::transport::rpc;
+use crate::wire::discovered::DiscoverAnswer;
 
-type Opening = Pin<Box<dyn Future<Output = Result<Response<Streaming<v1::DiscoverResponse>>, Status>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Response<Streaming<DiscoverAnswer>>, Status>> + Send>>;
+
+/// Reads answers as far as the worker needs them; the generated client would decode every instance.
+type Codec = tonic_prost::ProstCodec<v1::DiscoverRequest, DiscoverAnswer>;
+
+const METHOD: PathAndQuery = PathAndQuery::from_static("/v1.PolarisGRPC/Discover");
 
 /// A discover stream. Dropping it ends it.
 pub(super) struct Session {
@@ -32,7 +40,7 @@ pub(super) struct Session {
 /// waited for like an answer.
 enum Answers {
     Opening(Opening),
-    Open(Box<Streaming<v1::DiscoverResponse>>),
+    Open(Box<Streaming<DiscoverAnswer>>),
 }
 
 /// Why there are no more answers.
@@ -49,8 +57,11 @@ impl Session {
         let mut request = Request::new(ReceiverStream::new(asked));
         let request_id = transport.auth.stamp(request.metadata_mut(), Operation::Discover).await?;
         let link = transport.pool.link(server)?;
-        let mut client = transport.client(&link);
-        let opening = Box::pin(async move { client.discover(request).await });
+        let mut client = Grpc::new(link.channel()).max_decoding_message_size(transport.options.max_message_size);
+        let opening = Box::pin(async move {
+            client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
+            client.streaming(request, METHOD, Codec::default()).await
+        });
         Ok(Self { link, request_id, questions, answers: Answers::Opening(opening) })
     }
 
@@ -64,7 +75,7 @@ impl Session {
     }
 
     /// The next answer. Cancel safe.
-    pub(super) async fn answer(&mut self) -> Result<v1::DiscoverResponse, Ended> {
+    pub(super) async fn answer(&mut self) -> Result<DiscoverAnswer, Ended> {
         if let Answers::Opening(opening) = &mut self.answers {
             match opening.await {
                 Ok(response) => self.answers = Answers::Open(Box::new(response.into_inner())),

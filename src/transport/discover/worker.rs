@@ -20,11 +20,11 @@ use crate::error::{Error, ErrorKind, ServerCode};
 use crate::model::key::{ResourceKind, ServiceEventKey};
 use crate::model::server::ServerAddr;
 use crate::model::snapshot::Answer;
-use crate::pb::v1;
 use crate::transport::Inner;
 use crate::transport::clusters::Cluster;
 use crate::util::backoff::Backoff;
 use crate::wire::code::Answered;
+use crate::wire::discovered::DiscoverAnswer;
 use crate::wire::{request, resource};
 
 /// The pause after a server refused the stream for its token, give or take a half.
@@ -253,7 +253,7 @@ impl Worker {
     }
 
     /// Takes an answer. Fails if the stream cannot be trusted any more, with nothing if it needs another token.
-    async fn take(&mut self, stream: &mut Stream, answer: v1::DiscoverResponse) -> Result<(), Option<Broken>> {
+    async fn take(&mut self, stream: &mut Stream, answer: DiscoverAnswer) -> Result<(), Option<Broken>> {
         let now = Instant::now();
         let broken = |why: &str| {
             let error = stream.session.about(Error::new(ErrorKind::Network, format!("discover: {why}")));
@@ -287,7 +287,7 @@ impl Worker {
         &mut self,
         stream: &mut Stream,
         key: &ServiceEventKey,
-        answer: v1::DiscoverResponse,
+        answer: DiscoverAnswer,
         now: Instant,
     ) -> Result<(), Option<Broken>> {
         let refuses = answer.code() == ServerCode::INVALID_DISCOVER_RESOURCE;
@@ -364,8 +364,8 @@ impl Worker {
 
 /// Whether a good answer names another kind than was asked for. Errors may name none or a wrong one; services may go by
 /// another name when they were asked for by an alias.
-fn is_out_of_step(asked: ResourceKind, answer: &v1::DiscoverResponse) -> bool {
-    answer.code().is_success() && resource::subject(answer).kind.is_some_and(|kind| kind != asked)
+fn is_out_of_step(asked: ResourceKind, answer: &DiscoverAnswer) -> bool {
+    answer.code().is_success() && resource::subject(&answer.head).kind.is_some_and(|kind| kind != asked)
 }
 
 fn verdict(error: &Error) -> Verdict {

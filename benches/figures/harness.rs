@@ -1,0 +1,132 @@
+//! Rounds, medians, clocks and the table.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// How much is measured.
+pub struct Effort {
+    pub rounds: usize,
+    /// The longest list that is picked from.
+    pub most_instances: usize,
+    /// How long an idle client is watched, and how long it is left alone before.
+    pub watched: Duration,
+    pub settled: Duration,
+    pub life_rounds: usize,
+}
+
+impl Effort {
+    pub const FULL: Self = Self {
+        rounds: 20,
+        most_instances: 100_000,
+        watched: Duration::from_secs(20),
+        settled: Duration::from_secs(40),
+        life_rounds: 1_000,
+    };
+    pub const QUICK: Self = Self {
+        rounds: 5,
+        most_instances: 10_000,
+        watched: Duration::from_secs(5),
+        settled: Duration::from_secs(3),
+        life_rounds: 100,
+    };
+}
+
+/// CPU time of the calling thread so far.
+pub fn thread_cpu() -> Duration {
+    cpu(ClockId::ThreadCPUTime)
+}
+
+/// CPU time of all threads of the process so far.
+pub fn process_cpu() -> Duration {
+    cpu(ClockId::ProcessCPUTime)
+}
+
+fn cpu(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap())
+}
+
+/// What `work` costs by `clock`.
+pub fn cost<T>(clock: fn() -> Duration, work: impl FnOnce() -> T) -> (Duration, T) {
+    let before = clock();
+    let value = work();
+    (clock() - before, value)
+}
+
+/// Wall time.
+pub fn wall() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// The samples of several cases, one of each in every round, after a round that does not count.
+pub fn interleaved<const CASES: usize>(
+    rounds: usize,
+    mut cases: [&mut dyn FnMut() -> Duration; CASES],
+) -> [Vec<Duration>; CASES] {
+    let mut samples = [const { Vec::new() }; CASES];
+    for round in 0..=rounds {
+        for (case, samples) in cases.iter_mut().zip(&mut samples) {
+            let sample = case();
+            if round > 0 {
+                samples.push(sample);
+            }
+        }
+    }
+    samples
+}
+
+pub fn median(samples: &[Duration]) -> Duration {
+    let mut sorted = samples.to_vec();
+    sorted.sort();
+    sorted[sorted.len() / 2]
+}
+
+/// The median of the ratios within each round.
+pub fn ratio(of: &[Duration], to: &[Duration]) -> f64 {
+    let mut ratios: Vec<f64> = of.iter().zip(to).map(|(of, to)| of.as_secs_f64() / to.as_secs_f64()).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
+}
+
+/// Milliseconds, microseconds or nanoseconds, whichever reads well.
+pub fn text(time: Duration) -> String {
+    let ns = time.as_secs_f64() * 1e9;
+    match ns {
+        1e9.. => format!("{:.2} s", ns / 1e9),
+        1e6.. => format!("{:.2} ms", ns / 1e6),
+        1e3.. => format!("{:.2} us", ns / 1e3),
+        _ => format!("{ns:.1} ns"),
+    }
+}
+
+/// The figures, as a table in Markdown.
+#[derive(Default)]
+pub struct Table(Vec<[String; 5]>);
+
+impl Table {
+    /// A figure with its goal, and whether that is met.
+    pub fn goal(&mut self, figure: &str, measured: String, beside: String, goal: &str, met: bool) {
+        let verdict = if met { "met" } else { "MISSED" };
+        self.push([figure.to_owned(), measured, beside, goal.to_owned(), verdict.to_owned()]);
+    }
+
+    /// A figure to read the others by.
+    pub fn shown(&mut self, figure: &str, measured: String, beside: String) {
+        self.push([figure.to_owned(), measured, beside, String::new(), String::new()]);
+    }
+
+    fn push(&mut self, row: [String; 5]) {
+        eprintln!("    {}", row.join(" | "));
+        self.0.push(row);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| figure | measured | beside | goal | verdict |\n|---|---|---|---|---|")?;
+        self.0.iter().try_for_each(|row| writeln!(f, "| {} |", row.join(" | ")))
+    }
+}
