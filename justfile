@@ -47,9 +47,9 @@ deny:
 codegen:
     UPDATE=1 cargo test --test codegen
 
-# The benches, a package of their own
-bench:
-    cargo bench --manifest-path benches/Cargo.toml
+# The figures beside their baselines, a package of its own; `just bench --quick` takes a minute
+bench *arguments:
+    cargo bench -p polarismesh-benches -- {{ arguments }}
 
 # The suite against a real server; see CONTRIBUTING.md
 live:

@@ -226,7 +226,10 @@ impl ErrorKind {
     }
 
     const fn is_retryable(self) -> bool {
-        matches!(self, Self::NotReady | Self::Timeout | Self::Network | Self::CacheIo | Self::CircuitOpen)
+        matches!(
+            self,
+            Self::NotReady | Self::Timeout | Self::Network | Self::Server | Self::CacheIo | Self::CircuitOpen
+        )
     }
 }
 
@@ -293,6 +296,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self.0.details.server_code {
             Some(code) => code.classify().1,
+            // Without a code it was no answer to this request: a proxy's word, or an answer that cannot be read.
             None => self.0.kind.is_retryable(),
         }
     }
@@ -412,6 +416,12 @@ mod tests {
              (code 400120, service default/pay ments, server 127.0.0.1:8091, attempts 1)"
         );
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("inner"));
+    }
+
+    #[test]
+    fn a_server_error_without_a_code_is_worth_another_try() {
+        assert!(Error::new(ErrorKind::Server, "x").is_retryable());
+        assert!(!Error::new(ErrorKind::Unsupported, "x").is_retryable());
     }
 
     #[test]

@@ -24,7 +24,8 @@
 //!
 //! * **Nothing before it is needed.** Building a context does no I/O. The first question dials, the first registration
 //!   starts the thread that beats, a service is loaded when it is first asked for, and forgotten a day after it was last.
-//! * **Every wait has a deadline**, and dropping a future is safe: each `async fn` says what that does.
+//! * **Every wait has a deadline**, but those that say in so many words that they wait for a server to come
+//!   ([`Registration::registered`]) or for news (watches). Dropping a future is safe: each `async fn` says what that does.
 //! * **The last good data serves** when servers fail; [`Freshness`] tells its age and source. An empty answer after a full
 //!   one is believed only once it has been seen for a while (`consumer.localCache.emptyGuard`).
 //! * **Errors** are one word wide, [`Clone`], and name what, where and after how long: see [`ErrorKind`] for what to do.

@@ -1,5 +1,21 @@
 //! A pick on warm data allocates nothing and is ready at once. One test, so that nobody else's work is counted.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+#![allow(
+    dropping_references,
+    clippy::disallowed_methods,
+    clippy::items_after_statements,
+    clippy::similar_names,
+    clippy::unchecked_time_subtraction,
+    reason = "a test spawns what it needs to be concurrent, and reads as a story"
+)]
+
 #[path = "support/discovering.rs"]
 mod discovering;
 

@@ -1,6 +1,22 @@
 //! A start without a control plane: from the disk cache, without one, and with a server that comes later. And a disk
 //! cache that is abused.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+#![allow(
+    dropping_references,
+    clippy::disallowed_methods,
+    clippy::items_after_statements,
+    clippy::similar_names,
+    clippy::unchecked_time_subtraction,
+    reason = "a test spawns what it needs to be concurrent, and reads as a story"
+)]
+
 mod support;
 
 #[path = "support/discovering.rs"]
@@ -46,13 +62,13 @@ async fn cached_and_down() -> (Server, tempfile::TempDir) {
 }
 
 /// (a) A valid cache: the first call is answered from it, and says so.
-async fn from_the_cache() {
+async fn from_the_cache(soon: Duration) {
     let (server, directory) = cached_and_down().await;
     let context = caching(&server, directory.path()).build().unwrap();
     let began = Instant::now();
     let consumer = context.consumer();
     consumer.get_one_instance(A).await.unwrap();
-    assert!(began.elapsed() < 50 * MILLI, "{:?}", began.elapsed());
+    assert!(began.elapsed() < soon, "{:?}", began.elapsed());
     assert_eq!(listed(&consumer, A).await, Ok(vec![1, 2, 3]));
     let handle = consumer.service(A);
     let fresh = handle.freshness().unwrap();
@@ -124,12 +140,13 @@ async fn the_server_comes_later(later: Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_without_a_server_serves_from_the_cache() {
-    from_the_cache().await;
+    from_the_cache(50 * MILLI).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_start_without_a_server_serves_from_the_cache_with_many_threads() {
-    from_the_cache().await;
+    // Less than a connection may take: a busy machine may take threads away for a while.
+    from_the_cache(450 * MILLI).await;
 }
 
 #[tokio::test(start_paused = true)]

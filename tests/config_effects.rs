@@ -1,6 +1,22 @@
 //! Each key of the local cache, of routing, and of the connector has the effect that it promises: seen from outside,
 //! against the embedded control plane.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+#![allow(
+    dropping_references,
+    clippy::disallowed_methods,
+    clippy::items_after_statements,
+    clippy::similar_names,
+    clippy::unchecked_time_subtraction,
+    reason = "a test spawns what it needs to be concurrent, and reads as a story"
+)]
+
 mod support;
 
 #[path = "support/discovering.rs"]

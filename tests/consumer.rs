@@ -1,5 +1,21 @@
 //! Discovering and picking, as a program meets them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+#![allow(
+    dropping_references,
+    clippy::disallowed_methods,
+    clippy::items_after_statements,
+    clippy::similar_names,
+    clippy::unchecked_time_subtraction,
+    reason = "a test spawns what it needs to be concurrent, and reads as a story"
+)]
+
 mod support;
 
 #[path = "support/discovering.rs"]
@@ -91,9 +107,9 @@ async fn services_of_one_namespace_and_of_all_are_listed() {
     assert_eq!(names(&list), ["default/a", "default/b"]);
     let a = list.services().iter().find(|info| info.key() == &ServiceKey::from(A)).unwrap();
     assert_eq!(a.metadata().get("team"), Some("shop"));
-    let all = names(&*consumer.get_services("").await.unwrap());
+    let all = names(&consumer.get_services("").await.unwrap());
     assert!(all.contains(&"default/a".to_owned()) && all.contains(&"edge/c".to_owned()), "{all:?}");
-    assert_eq!(names(&*consumer.get_services("nowhere").await.unwrap()), [""; 0]);
+    assert_eq!(names(&consumer.get_services("nowhere").await.unwrap()), [""; 0]);
 }
 
 /// A rule for A of each kind, in the console's field names; the second half is served by newer servers only.
@@ -476,6 +492,27 @@ async fn freshness_tells_age_source_and_doubt() {
     assert_eq!(picked(&context.consumer(), A).await, [1, 2], "the last good list goes on serving");
     server.black_hole(false);
     eventually("fresh again", 5 * SECOND, async || !handle.freshness().unwrap().stale).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_of_services_and_rules_tell_their_freshness_too() {
+    let (server, context) = serving(1);
+    let consumer = context.consumer();
+    assert!(consumer.rule_freshness(A, RuleKind::Routing).is_none());
+    let (services, instances) = (consumer.watch_services("default"), consumer.watch_instances(A));
+    assert!(services.freshness().is_none() && instances.freshness().is_none());
+    consumer.get_rule(A, RuleKind::Routing).await.unwrap();
+    let all = || [consumer.rule_freshness(A, RuleKind::Routing), services.freshness(), instances.freshness()];
+    eventually("all are there", SECOND, async || all().iter().all(Option::is_some)).await;
+    throughout("fresh", 10 * SECOND, async || {
+        all()
+            .into_iter()
+            .flatten()
+            .all(|f| f.source == Source::Live && !f.stale && f.age <= Duration::from_millis(2300))
+    })
+    .await;
+    server.black_hole(true);
+    eventually("stale", 10 * SECOND, async || all().into_iter().flatten().all(|fresh| fresh.stale)).await;
 }
 
 #[tokio::test(start_paused = true)]

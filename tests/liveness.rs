@@ -1,5 +1,21 @@
 //! An application that starves its own runtime stays registered, because beats have a thread of their own. Real time.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do"
+)]
+#![allow(
+    dropping_references,
+    clippy::disallowed_methods,
+    clippy::items_after_statements,
+    clippy::similar_names,
+    clippy::unchecked_time_subtraction,
+    reason = "a test spawns what it needs to be concurrent, and reads as a story"
+)]
+
 #[path = "support/registering.rs"]
 mod registering;
 mod support;

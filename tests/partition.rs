@@ -1,5 +1,21 @@
 //! What changes while the client is cut off arrives when it is not any more, and nothing else does.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+#![allow(
+    dropping_references,
+    clippy::disallowed_methods,
+    clippy::items_after_statements,
+    clippy::similar_names,
+    clippy::unchecked_time_subtraction,
+    reason = "a test spawns what it needs to be concurrent, and reads as a story"
+)]
+
 mod support;
 
 #[path = "support/discovering.rs"]
@@ -49,6 +65,8 @@ async fn follow(mut watch: InstanceWatch, seen: tokio::sync::watch::Sender<Seen>
 
 /// `second` is how long a second lasts here: a real clock has less time than a paused one.
 async fn change_during_partition(second: Duration, cut_off: u32) {
+    // A paused clock counts; on a real one a busy machine may take threads away, and only the outcome is judged.
+    let patience = second.max(Duration::from_secs(1));
     let server = Server::in_memory();
     for n in 0..SERVICES {
         server.service(("default", name(n).as_str())).instances([at(1).weight(1), at(2).weight(1)]);
@@ -70,7 +88,7 @@ async fn change_during_partition(second: Duration, cut_off: u32) {
         tokio::task::spawn(follow(consumer.watch_instances(("default", name(n).as_str())), seen));
     }
     let all = |check: &dyn Fn(u16, &Seen) -> bool| watchers.iter().all(|(n, seen)| check(*n, &seen.borrow()));
-    eventually("all are loaded", 10 * second, async || all(&|_, seen| seen.last == [1, 2])).await;
+    eventually("all are loaded", 10 * patience, async || all(&|_, seen| seen.last == [1, 2])).await;
 
     server.black_hole(true);
     for generation in 2..5 {
@@ -87,17 +105,17 @@ async fn change_during_partition(second: Duration, cut_off: u32) {
     }
     let dying = server.on(Rpc::Discover).times(2).close_midway();
     server.black_hole(false);
-    eventually("two reconnects died", 10 * second, async || dying.hits() == 2).await;
+    eventually("two reconnects died", 10 * patience, async || dying.hits() == 2).await;
 
     let healed = Instant::now();
-    eventually("what changed is seen", 3 * second, async || {
+    eventually("what changed is seen", 3 * patience, async || {
         all(&|n, seen| !CHANGED.contains(&n) || seen.last == [1, 14])
     })
     .await;
     assert!(all(&|n, seen| !CHANGED.contains(&n) || (seen.lists == 2 && seen.generation == 4)));
     // What vanished is believed after three polls; until then its last list serves.
     assert!(all(&|n, seen| !VANISHED.contains(&n) || seen.last == [1, 2]));
-    eventually("what vanished is gone", 10 * second, async || {
+    eventually("what vanished is gone", 10 * patience, async || {
         all(&|n, seen| !VANISHED.contains(&n) || seen.last.is_empty())
     })
     .await;

@@ -1,5 +1,21 @@
 //! Registering, as a provider and the control plane see it. Time is paused: waiting costs nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do"
+)]
+#![allow(
+    dropping_references,
+    clippy::disallowed_methods,
+    clippy::items_after_statements,
+    clippy::similar_names,
+    clippy::unchecked_time_subtraction,
+    reason = "a test spawns what it needs to be concurrent, and reads as a story"
+)]
+
 #[path = "support/registering.rs"]
 mod registering;
 mod support;
@@ -289,7 +305,10 @@ async fn a_register_that_is_refused_leaves_nothing_wanted() {
     server.service(key()).alias_of(("default", "source"));
     let context = server.context().unwrap();
     let error = context.provider().register(at(1)).await.unwrap_err();
-    assert_eq!((error.kind(), error.server_code().map(|code| code.get())), (ErrorKind::InvalidArgument, Some(400_000)));
+    assert_eq!(
+        (error.kind(), error.server_code().map(polarismesh::ServerCode::get)),
+        (ErrorKind::InvalidArgument, Some(400_000))
+    );
     assert!(error.to_string().contains("payments"), "{error}");
     server.clear_calls();
     pass(60 * SECOND).await;
@@ -583,7 +602,7 @@ async fn beats_go_to_another_server_when_one_dies() {
                 .calls_of(Rpc::Heartbeat)
                 .iter()
                 .filter(|call| call.code() == Some(200_000))
-                .map(|call| call.at())
+                .map(polarismesh::testing::Call::at)
                 .max()
         };
         let newest = accepted(&server).max(accepted(&peer)).unwrap();

@@ -1,5 +1,21 @@
 //! The state of a context: every edge of it, and who is told.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+#![allow(
+    dropping_references,
+    clippy::disallowed_methods,
+    clippy::items_after_statements,
+    clippy::similar_names,
+    clippy::unchecked_time_subtraction,
+    reason = "a test spawns what it needs to be concurrent, and reads as a story"
+)]
+
 mod support;
 
 #[path = "support/discovering.rs"]
@@ -135,7 +151,7 @@ async fn ready_degraded_by_a_key_and_back() {
     let fault = server.on(Rpc::Discover).service(A).answer(500_000);
     let ContextState::Degraded { troubles, .. } = is_next(&mut watch, "degraded").await else { unreachable!() };
     assert_eq!((troubles.len(), &troubles[0].service), (1, &Some(ServiceKey::from(A))));
-    assert_eq!(troubles[0].error.server_code().map(|code| code.get()), Some(500_000));
+    assert_eq!(troubles[0].error.server_code().map(polarismesh::ServerCode::get), Some(500_000));
     let told = timeout(60 * SECOND, watch.next()).await;
     assert!(told.is_err(), "the same trouble is not told again: {told:?}");
     fault.clear();

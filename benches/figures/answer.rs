@@ -8,7 +8,7 @@ use prost::Message as _;
 use prost::bytes::Bytes;
 use tokio::runtime::Runtime;
 
-use crate::harness::{Effort, Table, cost, interleaved, median, ratio, text, thread_cpu};
+use crate::harness::{Effort, Table, cost, each, interleaved, median, ratio, text, thread_cpu};
 use crate::{children, data};
 
 const INSTANCES: usize = 1_000;
@@ -20,41 +20,37 @@ pub fn measure(effort: &Effort, table: &mut Table) {
     // One thread: all that is done is done on it.
     let runtime = children::on_this_thread();
     let fed = runtime.block_on(async { Fed::new().expect("a context") });
-    let answers = [data::answer(INSTANCES, 1), data::answer(INSTANCES, 2)];
-    let mut turn = 0;
-    let mut next = || {
-        turn += 1;
-        answers[turn % 2].clone()
-    };
-    let bytes = answers[0].clone();
+    let generation = std::cell::Cell::new(1);
+    // Made outside of what is measured; each differs from the last.
+    let next = || data::answer(INSTANCES, generation.replace(generation.get() + 1));
+    let bytes = data::answer(INSTANCES, 0);
     let mut decoded = Vec::new();
     let [served, prost, kept, dropped] = interleaved(
         effort.rounds,
         [
             &mut || {
                 // The list before the last is freed outside.
-                runtime.block_on(tokio::time::sleep(FREED));
+                wait(&runtime);
                 let answer = next();
-                cost(thread_cpu, || serve(&runtime, &fed, answer)).0
+                each(1, thread_cpu, || serve(&runtime, &fed, answer))
             },
             &mut || {
                 decoded.clear();
                 let (time, message) = cost(thread_cpu, || decode(bytes.clone()));
                 decoded.push(message);
-                time
+                time.as_secs_f64()
             },
             &mut || {
-                runtime.block_on(tokio::time::sleep(FREED));
-                let (a, b) = (turn_of(&answers, 0), turn_of(&answers, 1));
-                cost(thread_cpu, || {
-                    for answer in [b, a] {
+                wait(&runtime);
+                let two = [next(), next()];
+                each(2, thread_cpu, || {
+                    for answer in two {
                         serve(&runtime, &fed, answer);
-                        runtime.block_on(tokio::time::sleep(FREED));
+                        wait(&runtime);
                     }
                 })
-                .0 / 2
             },
-            &mut || cost(thread_cpu, || drop(black_box(decode(bytes.clone())))).0,
+            &mut || each(1, thread_cpu, || drop(black_box(decode(bytes.clone())))),
         ],
     );
     for (figure, of, to) in [
@@ -68,8 +64,9 @@ pub fn measure(effort: &Effort, table: &mut Table) {
     runtime.block_on(fed.context().shutdown(Duration::from_secs(5))).expect("an end");
 }
 
-fn turn_of(answers: &[Bytes; 2], n: usize) -> Bytes {
-    answers[n].clone()
+/// Until replaced lists are freed.
+fn wait(runtime: &Runtime) {
+    runtime.block_on(async { tokio::time::sleep(FREED).await });
 }
 
 /// Until picks are made from it.

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use v1::polaris_grpc_client::PolarisGrpcClient;
 
 use crate::children::{self, Child};
-use crate::harness::{Effort, Table, cost, interleaved, median, process_cpu, ratio, text, thread_cpu};
+use crate::harness::{Effort, Table, each, interleaved, median, process_cpu, ratio, text, thread_cpu};
 
 const IN_FLIGHT: u32 = 64;
 const EACH: u32 = 100;
@@ -63,15 +63,16 @@ fn beat() -> Heartbeat {
     Heartbeat::new(("default", "bench"), ("10.0.0.1", 8080))
 }
 
-fn beats(runtime: &Runtime, clock: fn() -> Duration, context: &SdkContext) -> Duration {
-    let provider = context.provider();
+fn beats(runtime: &Runtime, clock: fn() -> Duration, context: &SdkContext) -> f64 {
+    // Named once, as what is kept registered is.
+    let (provider, beat) = (context.provider(), beat());
     many(runtime, clock, move || {
-        let provider = provider.clone();
-        async move { provider.heartbeat(beat()).await.expect("a beat") }
+        let (provider, beat) = (provider.clone(), beat.clone());
+        async move { provider.heartbeat(beat).await.expect("a beat") }
     })
 }
 
-fn calls(runtime: &Runtime, clock: fn() -> Duration, client: &PolarisGrpcClient<Channel>) -> Duration {
+fn calls(runtime: &Runtime, clock: fn() -> Duration, client: &PolarisGrpcClient<Channel>) -> f64 {
     let client = client.clone();
     many(runtime, clock, move || {
         let mut client = client.clone();
@@ -90,7 +91,7 @@ fn calls(runtime: &Runtime, clock: fn() -> Duration, client: &PolarisGrpcClient<
 }
 
 /// CPU time of one call of many.
-fn many<F, Fut>(runtime: &Runtime, clock: fn() -> Duration, call: F) -> Duration
+fn many<F, Fut>(runtime: &Runtime, clock: fn() -> Duration, call: F) -> f64
 where
     F: Fn() -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + Send,
@@ -107,5 +108,5 @@ where
         }
         callers.join_all().await;
     };
-    cost(clock, || runtime.block_on(work)).0 / (IN_FLIGHT * EACH)
+    each(IN_FLIGHT * EACH, clock, || runtime.block_on(work))
 }

@@ -27,7 +27,7 @@ fn parts(n: usize) -> Parts {
         weight: 50 + u32::try_from(n * 7919 % 151).unwrap(),
         location: ("east".into(), format!("east-{zone}"), format!("east-{zone}-{campus}")),
         metadata: vec![
-            ("env", if n % 10 == 0 { "canary" } else { "prod" }.into()),
+            ("env", if n.is_multiple_of(10) { "canary" } else { "prod" }.into()),
             ("team", "payments".into()),
             ("region", "east".into()),
             ("zone", format!("east-{zone}")),

@@ -61,11 +61,16 @@ pub fn wall() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// The samples of several cases, one of each in every round, after a round that does not count.
+/// What one of `count` things costs by `clock`, in seconds, when `work` does them all.
+pub fn each(count: u32, clock: fn() -> Duration, work: impl FnOnce()) -> f64 {
+    cost(clock, work).0.as_secs_f64() / f64::from(count)
+}
+
+/// The samples of several cases in seconds, one of each in every round, after a round that does not count.
 pub fn interleaved<const CASES: usize>(
     rounds: usize,
-    mut cases: [&mut dyn FnMut() -> Duration; CASES],
-) -> [Vec<Duration>; CASES] {
+    mut cases: [&mut dyn FnMut() -> f64; CASES],
+) -> [Vec<f64>; CASES] {
     let mut samples = [const { Vec::new() }; CASES];
     for round in 0..=rounds {
         for (case, samples) in cases.iter_mut().zip(&mut samples) {
@@ -78,27 +83,24 @@ pub fn interleaved<const CASES: usize>(
     samples
 }
 
-pub fn median(samples: &[Duration]) -> Duration {
+pub fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
-    sorted.sort();
+    sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
 }
 
 /// The median of the ratios within each round.
-pub fn ratio(of: &[Duration], to: &[Duration]) -> f64 {
-    let mut ratios: Vec<f64> = of.iter().zip(to).map(|(of, to)| of.as_secs_f64() / to.as_secs_f64()).collect();
-    ratios.sort_by(f64::total_cmp);
-    ratios[ratios.len() / 2]
+pub fn ratio(of: &[f64], to: &[f64]) -> f64 {
+    median(&of.iter().zip(to).map(|(of, to)| of / to).collect::<Vec<_>>())
 }
 
-/// Milliseconds, microseconds or nanoseconds, whichever reads well.
-pub fn text(time: Duration) -> String {
-    let ns = time.as_secs_f64() * 1e9;
-    match ns {
-        1e9.. => format!("{:.2} s", ns / 1e9),
-        1e6.. => format!("{:.2} ms", ns / 1e6),
-        1e3.. => format!("{:.2} us", ns / 1e3),
-        _ => format!("{ns:.1} ns"),
+/// Seconds in the unit that reads well.
+pub fn text(seconds: f64) -> String {
+    match seconds {
+        1.0.. => format!("{seconds:.2} s"),
+        1e-3.. => format!("{:.2} ms", seconds * 1e3),
+        1e-6.. => format!("{:.2} us", seconds * 1e6),
+        _ => format!("{:.1} ns", seconds * 1e9),
     }
 }
 

@@ -76,6 +76,10 @@ pub fn child(how: &str, what: &str) {
                 let context = SdkContext::builder().address(what).build().expect("a context");
                 let consumer = context.consumer();
                 let _ = consumer.get_one_instance(("Polaris", "polaris.checker")).await;
+                // Other services that are asked for meanwhile, as in any process.
+                let others: Vec<_> = (0..200).map(|n| format!("other-{n}")).collect();
+                let _others: Vec<_> = others.iter().map(|name| consumer.service(("default", name.as_str()))).collect();
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 let before = Memory::now();
                 let handle = consumer.service(data::key());
                 while handle.ready().await.is_err() {}

@@ -19,24 +19,21 @@ pub fn measure(effort: &Effort, table: &mut Table) {
         return;
     };
     let (quiet, changed) = children::runtime().block_on(seen(&address, effort.rounds));
-    for (what, samples, goal) in [
-        ("quiet for 35 s", quiet, Duration::from_secs(3)),
-        ("changed a moment ago", changed, Duration::from_millis(1500)),
-    ] {
+    for (what, samples, goal) in [("quiet for 35 s", quiet, 3.0), ("changed a moment ago", changed, 1.5)] {
         let time = median(&samples);
-        let worst = samples.iter().max().copied().unwrap_or_default();
+        let worst = samples.iter().copied().fold(0.0, f64::max);
         table.goal(
             &format!("{figure}, {what}"),
             text(time),
             format!("slowest of {}: {}; polaris-go 3.7 s", samples.len(), text(worst)),
-            &format!("<= {}", text(goal)),
+            &format!("<= {goal} s"),
             time <= goal,
         );
     }
 }
 
 /// One service for each round, so that all of them can be quiet at the same time.
-async fn seen(address: &str, rounds: usize) -> (Vec<Duration>, Vec<Duration>) {
+async fn seen(address: &str, rounds: usize) -> (Vec<f64>, Vec<f64>) {
     let context = || SdkContext::builder().address(address).set("provider.drain", "0s").build().expect("a context");
     let (providing, consuming) = (context(), context());
     let (provider, consumer) = (providing.provider(), consuming.consumer());
@@ -72,13 +69,13 @@ async fn register(provider: &ProviderApi, name: &str, port: u16) {
 }
 
 /// From the moment the server said yes.
-async fn time_of(provider: &ProviderApi, consumer: &ConsumerApi, name: &str, port: u16) -> Duration {
+async fn time_of(provider: &ProviderApi, consumer: &ConsumerApi, name: &str, port: u16) -> f64 {
     // So that rounds fall on every phase of polls and of the server's own cache.
     sleep(Duration::from_millis(u64::from(std::process::id()).wrapping_mul(u64::from(port) * 97) % 700)).await;
     let start = Instant::now();
     register(provider, name, port).await;
     until(consumer, name, usize::from(port)).await;
-    start.elapsed()
+    start.elapsed().as_secs_f64()
 }
 
 async fn until(consumer: &ConsumerApi, name: &str, count: usize) {

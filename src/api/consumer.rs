@@ -17,7 +17,7 @@ use crate::model::namespace::Namespace;
 use crate::model::request::instance::{GetInstances, GetOneInstance, Pick};
 use crate::model::rule_kind::RuleKind;
 use crate::model::service::{ServiceInstances, ServiceList};
-use crate::model::snapshot::RuleSet;
+use crate::model::snapshot::{Freshness, RuleSet};
 
 /// What [`ConsumerApi::get_one_instance`] returns.
 pub type GetOneInstanceFuture = ConsumerFuture<Instance>;
@@ -109,6 +109,13 @@ impl ConsumerApi {
     /// Those of [all calls](Self#errors-of-all-calls), but for `ServiceNotFound`.
     pub fn get_rule(&self, key: impl Into<ServiceKey>, kind: RuleKind) -> ConsumerFuture<Arc<RuleSet>> {
         self.engine.get_rule(&key.into(), kind.into())
+    }
+
+    /// How fresh the rules of one kind are that [`get_rule`](Self::get_rule) answers with at this moment; none before
+    /// they were asked for and came.
+    #[must_use]
+    pub fn rule_freshness(&self, key: impl Into<ServiceKey>, kind: RuleKind) -> Option<Freshness> {
+        self.engine.rule_freshness(&key.into(), kind.into())
     }
 
     /// Watches the instances of a service, and keeps it loaded meanwhile.

@@ -30,6 +30,8 @@ pub struct ProviderApi {
 pub struct Registration {
     context: SdkContext,
     record: Arc<Record>,
+    /// The version of the wish that it was made by.
+    version: u64,
 }
 
 /// Follows the state of a registration: the first item is the current one, later ones the latest; ends after `Gone`.
@@ -60,8 +62,8 @@ impl ProviderApi {
     ///
     /// When the future is dropped nothing is wanted any more, and what was sent is undone in the background.
     pub async fn register(&self, register: impl Into<Register>) -> Result<Registration> {
-        let record = self.context.inner().registrar()?.register(register.into()).await?;
-        Ok(Registration { context: self.context.clone(), record })
+        let (record, version) = self.context.inner().registrar()?.register(register.into()).await?;
+        Ok(Registration { context: self.context.clone(), record, version })
     }
 
     /// Wants an instance from now on, whenever a server is reached; how it stands is told by its
@@ -71,8 +73,8 @@ impl ProviderApi {
     ///
     /// `InvalidArgument` names the field and its bound; `Closed` after a shutdown.
     pub fn register_in_background(&self, register: impl Into<Register>) -> Result<Registration> {
-        let record = self.context.inner().registrar()?.register_in_background(register.into())?;
-        Ok(Registration { context: self.context.clone(), record })
+        let (record, version) = self.context.inner().registrar()?.register_in_background(register.into())?;
+        Ok(Registration { context: self.context.clone(), record, version })
     }
 
     /// Isolates an instance, waits for its drain where this context registered it, and removes it. One that a server
@@ -124,17 +126,18 @@ impl Registration {
         RegistrationWatch { states: WatchStream::new(self.record.watch_state()), done: false }
     }
 
-    /// Waits until the instance is registered, for as long as that takes.
+    /// Waits until the instance is registered as it was wanted by the call that made this handle, for as long as that
+    /// takes: there may be no server yet.
     ///
     /// # Errors
     ///
-    /// `Closed` when it was deregistered meanwhile.
+    /// What a server refused for good, such as the name of an alias; `Closed` when it was deregistered meanwhile.
     ///
     /// # Cancel safety
     ///
     /// Safe to drop and to call again.
     pub async fn registered(&self) -> Result<()> {
-        self.record.wait_applied(1, false).await
+        self.record.wait_applied(self.version, false).await
     }
 
     /// The id, once a server has told it.
@@ -198,15 +201,13 @@ impl Registration {
 
     /// Waits for `signal`, then deregisters: fits the graceful shutdown of axum and tonic, which stop serving when the
     /// future ends, that is after callers have drained. A failure is logged, and does not keep the server from stopping.
-    pub fn deregister_when<S>(self, signal: S) -> impl Future<Output = ()> + Send + 'static
+    pub async fn deregister_when<S>(self, signal: S)
     where
         S: Future<Output = ()> + Send + 'static,
     {
-        async move {
-            signal.await;
-            if let Err(error) = self.deregister().await {
-                tracing::warn!(service = %self.service(), %error, "deregistering before the stop failed");
-            }
+        signal.await;
+        if let Err(error) = self.deregister().await {
+            tracing::warn!(service = %self.service(), %error, "deregistering before the stop failed");
         }
     }
 }

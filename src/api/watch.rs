@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::FusedStream;
+use tokio::time::Instant;
 use tokio_stream::Stream;
 
 use crate::api::consumer::ConsumerApi;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::key::ServiceKey;
 use crate::model::namespace::Namespace;
 use crate::model::service::{ServiceInstances, ServiceList};
-use crate::model::snapshot::Update;
+use crate::model::snapshot::{Freshness, Update};
 use crate::registry::{LocalRegistry, Watch, Watched};
 
 /// The instances of one service, now and whenever they change.
@@ -60,6 +61,12 @@ impl InstanceWatch {
     pub fn current(&self) -> Option<Arc<ServiceInstances>> {
         self.0.current()
     }
+
+    /// How fresh that list is at this moment; none before there is one.
+    #[must_use]
+    pub fn freshness(&self) -> Option<Freshness> {
+        self.0.freshness()
+    }
 }
 
 impl Stream for InstanceWatch {
@@ -101,6 +108,12 @@ impl ServicesWatch {
     #[must_use]
     pub fn current(&self) -> Option<Arc<ServiceList>> {
         self.0.current()
+    }
+
+    /// How fresh that list is at this moment; none before there is one.
+    #[must_use]
+    pub fn freshness(&self) -> Option<Freshness> {
+        self.0.freshness()
     }
 }
 
@@ -149,6 +162,13 @@ impl<T: Watched> Watching<T> {
     fn current(&self) -> Option<Arc<T>> {
         match &self.source {
             WatchSource::Live(watch) => watch.current(),
+            WatchSource::Refused(_) => None,
+        }
+    }
+
+    fn freshness(&self) -> Option<Freshness> {
+        match &self.source {
+            WatchSource::Live(watch) => watch.entry().freshness(Instant::now()),
             WatchSource::Refused(_) => None,
         }
     }

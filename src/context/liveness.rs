@@ -42,7 +42,7 @@ impl Liveness {
         let end = EndWith(scope.clone());
         parent.spawn("liveness", async move {
             let _end = end;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         Ok(Self { scope, own: Some(Arc::new(own)) })
     }

@@ -40,7 +40,11 @@ use crate::registry::LocalRegistry;
 use crate::transport::discover::LinkState;
 use crate::transport::{Cluster, Transport};
 use crate::util::clock::WallClock;
+use crate::util::deadline::after;
 use crate::util::task::TaskScope;
+
+/// How long the state tells of a task that panicked and was started again.
+const PANIC_IS_NEWS: Duration = Duration::from_secs(60);
 
 /// The SDK in one handle: configuration, connections, caches and tasks. Cheap to clone; several contexts in one process
 /// are independent of each other.
@@ -158,10 +162,8 @@ impl SdkContext {
         let mut watch = self.watch_state();
         let ready = async {
             while let Some(state) = watch.next().await {
-                match state {
-                    ContextState::Ready => return Ok(()),
-                    ContextState::Closed => break,
-                    _ => {}
+                if state.is_ready() {
+                    return Ok(());
                 }
             }
             Err(Inner::closed_error())
@@ -293,7 +295,7 @@ impl Inner {
         if self.config.global.api.report_enable || asks_nobody || self.state().is_ready() {
             return;
         }
-        let (registry, deadline) = (self.registry.clone(), Instant::now() + within);
+        let (registry, deadline) = (self.registry.clone(), after(Instant::now(), within));
         self.scope.spawn("first-contact", async move {
             let nobodys = ServiceKey::new("Polaris", "polaris.checker").of(ResourceKind::RateLimit);
             // How it went is seen in the state.
@@ -311,8 +313,7 @@ impl Inner {
     }
 
     fn follow_clusters(&self) {
-        let Global { system, server_connector, .. } = &self.config.global;
-        let tls = server_connector.uses_tls();
+        let Global { system, .. } = &self.config.global;
         for (cluster, named) in [
             (Cluster::Discover, &system.discover_cluster),
             (Cluster::HealthCheck, &system.health_check_cluster),
@@ -321,7 +322,7 @@ impl Inner {
             let Some(service) = named.key().map(ServiceKey::from) else { continue };
             let (registry, transport) = (self.registry.clone(), self.transport.clone());
             self.scope.supervise("cluster", move || {
-                cluster::follow(registry.clone(), transport.clone(), cluster, service.clone(), tls)
+                cluster::follow(registry.clone(), transport.clone(), cluster, service.clone())
             });
         }
     }
@@ -350,7 +351,9 @@ impl Inner {
         let health = self.registry.health();
         let up = matches!(health.link, LinkState::Up { .. });
         let known = self.contact.known();
-        let reached = up || matches!(known, Known::Reached);
+        // Without a server there is none to wait for: all services are fixed.
+        let nobody = self.config.global.server_connector.addresses.is_empty();
+        let reached = up || nobody || matches!(known, Known::Reached);
         let mut troubles = state::of_registry(&health, &self.clock);
         if let Known::Failing { error, since } = known
             && !up
@@ -360,6 +363,9 @@ impl Inner {
         for (service, since, error) in self.provider.get().map(|p| p.registrar.troubled()).unwrap_or_default() {
             troubles.push(Trouble::of_registration(service, error, self.clock.system_time(since)));
         }
+        let tasks = self.provider.get().map(|p| p.liveness.scope().clone()).into_iter().chain([self.scope.clone()]);
+        let panics = tasks.filter_map(|scope| scope.last_panic()).filter(|(_, at)| at.elapsed() < PANIC_IS_NEWS);
+        troubles.extend(panics.map(|(name, at)| Trouble::of_task(name, self.clock.system_time(at))));
         troubles.sort_by_key(|trouble| trouble.since);
         match (troubles.is_empty(), reached) {
             (false, _) => ContextState::Degraded { troubles },

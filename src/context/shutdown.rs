@@ -17,12 +17,10 @@ use tokio::time::Instant;
 use crate::context::Inner;
 use crate::error::Error;
 use crate::model::key::ServiceKey;
+use crate::util::deadline::after;
 
 /// The part of a shutdown's time that is kept for ending tasks after instances were removed.
 const TASKS_SHARE: u32 = 10;
-
-/// For waits that cannot be added to a time.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How many registrations a message names: there may be thousands, and all for the same reason.
 const NAMED: usize = 4;
@@ -39,7 +37,7 @@ pub struct ShutdownError {
 
 pub(super) async fn shutdown(inner: &Arc<Inner>, within: Duration) -> Result<(), ShutdownError> {
     let now = Instant::now();
-    let deadline = now.checked_add(within).unwrap_or(now + FOREVER);
+    let deadline = after(now, within);
     if inner.closing.swap(true, Ordering::AcqRel) {
         return wait_for_the_first(inner, deadline).await;
     }

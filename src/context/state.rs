@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt, StreamMap, wrappers::WatchStream};
 
 use crate::context::Inner;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::model::key::{ResourceKind, ServiceKey};
 use crate::registry::{RegistryHealth, TroubleKind};
 use crate::util::clock::WallClock;
@@ -42,9 +42,9 @@ pub enum ContextState {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trouble {
-    /// The service that it concerns; none where it is a server.
+    /// The service that it concerns; none where it is a server, the disk cache or a task of the context.
     pub service: Option<ServiceKey>,
-    /// The kind of resource of the service; none where it is a registration or a server.
+    /// The kind of resource of the service; none where it is a registration, or no service.
     pub kind: Option<ResourceKind>,
     /// The server that was tried last, as `host:port`.
     pub server: Option<String>,
@@ -81,6 +81,11 @@ impl Trouble {
         Self { service: None, kind: None, server: error.address().map(str::to_owned), since, error }
     }
 
+    pub(super) fn of_task(name: &str, since: SystemTime) -> Self {
+        let error = Error::new(ErrorKind::Internal, format!("the task {name} panicked and was started again"));
+        Self { service: None, kind: None, server: None, since, error }
+    }
+
     pub(super) fn of_registration(service: ServiceKey, error: Error, since: SystemTime) -> Self {
         Self { service: Some(service), kind: None, server: error.address().map(str::to_owned), since, error }
     }
@@ -102,6 +107,10 @@ pub(super) fn of_registry(health: &RegistryHealth, clock: &WallClock) -> Vec<Tro
             error: trouble.error.clone(),
         })
         .collect();
+    if let Some((error, since)) = &health.cache {
+        let since = clock.system_time(*since);
+        troubles.push(Trouble { service: None, kind: None, server: None, since, error: error.clone() });
+    }
     if let Some(error) = &health.lost {
         troubles.push(Trouble::of_server(error.clone(), clock.system_time(health.link_since)));
     }
@@ -113,7 +122,10 @@ impl fmt::Display for Trouble {
         match (&self.service, self.kind) {
             (Some(service), Some(kind)) => write!(f, "{kind} of {service}: {}", self.error),
             (Some(service), None) => write!(f, "registration in {service}: {}", self.error),
-            (None, _) => write!(f, "server {}: {}", self.server.as_deref().unwrap_or("unknown"), self.error),
+            (None, _) => match &self.server {
+                Some(server) => write!(f, "server {server}: {}", self.error),
+                None => write!(f, "{}", self.error),
+            },
         }
     }
 }
@@ -121,10 +133,15 @@ impl fmt::Display for Trouble {
 // === impl ContextState ===
 
 impl ContextState {
-    /// Whether a readiness probe may say yes.
+    /// Whether a readiness probe may say yes: `Ready`, or degraded by nothing but a disk cache that cannot be written,
+    /// which no call depends on.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        matches!(self, Self::Ready)
+        match self {
+            Self::Ready => true,
+            Self::Degraded { troubles } => troubles.iter().all(|trouble| trouble.error.kind() == ErrorKind::CacheIo),
+            Self::Starting | Self::Closed => false,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::model::call::{Classify, Outcome};
 use crate::model::health::Slot;
 use crate::model::instance::{Instance, InstanceId};
 use crate::model::request::instance::Pick;
+use crate::util::deadline::after;
 
 /// One call under way to one instance.
 ///
@@ -173,7 +174,7 @@ impl Engine {
         Fut: Future<Output = Result<T, E>>,
         E: Classify,
     {
-        let deadline = attempts.overall.map(|within| Instant::now() + within);
+        let deadline = attempts.overall.map(|within| after(Instant::now(), within));
         if !service.has_view() {
             self.wait_ready(service, attempts.overall).await.map_err(CallError::NotSent)?;
         }

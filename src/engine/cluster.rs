@@ -10,20 +10,14 @@ use crate::model::snapshot::Update;
 use crate::registry::LocalRegistry;
 use crate::transport::{Cluster, Transport};
 
-/// Follows the instances of `service` and hands them to the transport as the servers of `cluster`, to be spoken to as
-/// the configured ones are.
-pub(crate) async fn follow(
-    registry: LocalRegistry,
-    transport: Transport,
-    cluster: Cluster,
-    service: ServiceKey,
-    tls: bool,
-) {
+/// Follows the instances of `service` and hands them to the transport as the servers of `cluster`; the transport speaks
+/// to them as it does to the configured ones.
+pub(crate) async fn follow(registry: LocalRegistry, transport: Transport, cluster: Cluster, service: ServiceKey) {
     let mut watch = registry.watch_instances(&service);
     while let Some(update) = watch.next().await {
         match update {
             Update::Current(instances) => {
-                let servers = usable(&instances, tls);
+                let servers = usable(&instances);
                 tracing::info!(?cluster, %service, servers = servers.len(), "the servers of a cluster changed");
                 transport.set_servers(cluster, servers);
             }
@@ -35,12 +29,12 @@ pub(crate) async fn follow(
 }
 
 /// The instances that serve clients: healthy, in service, speaking gRPC. A server registers its other ports as well.
-fn usable(instances: &ServiceInstances, tls: bool) -> Vec<ServerAddr> {
+fn usable(instances: &ServiceInstances) -> Vec<ServerAddr> {
     let speaks_grpc = |i: &&Instance| {
         let protocol = if i.protocol().is_empty() { i.metadata().get("protocol") } else { Some(i.protocol()) };
         protocol == Some("grpc") && i.port() != 0
     };
-    instances.healthy().filter(speaks_grpc).map(|i| ServerAddr::new(i.host(), i.port(), tls)).collect()
+    instances.healthy().filter(speaks_grpc).map(|i| ServerAddr::new(i.host(), i.port(), false)).collect()
 }
 
 #[cfg(test)]
@@ -62,8 +56,7 @@ mod tests {
             builder.push(parts, []).unwrap();
         }
         builder.push(InstanceParts { id: "e", port: 5, protocol: "", ..base }, [("protocol", "grpc")]).unwrap();
-        let ports: Vec<_> =
-            usable(&builder.finish(Revision::default(), [], None), false).iter().map(|s| s.port).collect();
+        let ports: Vec<_> = usable(&builder.finish(Revision::default(), [], None)).iter().map(|s| s.port).collect();
         assert_eq!(ports, [1, 5]);
     }
 }

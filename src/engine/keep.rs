@@ -10,22 +10,21 @@
 //! Gone:     write isolated ──> beat until drained ──> deregister
 //! ```
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::heartbeat::{OnNotFound, Pulse};
-use crate::engine::record::{Desired, Goal, Record, RegistrationState, Wish, drain_end};
+use crate::engine::heartbeat::Pulse;
+use crate::engine::record::{Desired, Goal, Record, RegistrationState, Wish};
 use crate::engine::remove::remove;
 use crate::engine::world::World;
-use crate::error::{Error, ErrorKind, Result, ServerCode};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::instance::InstanceId;
 use crate::model::location::Location;
 use crate::model::request::registration::{Registrant, Target};
 use crate::util::backoff::Backoff;
+use crate::util::deadline::after;
 
 /// The longest wait between two tries to register while no server answers: short, because the instance is missing for
 /// as long, and full jitter keeps many clients apart.
@@ -37,31 +36,29 @@ const MAX_REFUSED: Duration = Duration::from_secs(60);
 /// Looks again after this long where nothing else wakes it.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How far re-registrations of one process are spread, so that a server which forgot all of them is not run over.
-const RESTORE_SPREAD: Duration = Duration::from_secs(1);
-
 /// Tells those who wait for a registration that nobody keeps it any more, however its keeper ended.
 pub(crate) struct End(pub(crate) Arc<Record>);
 
-struct Keeper {
-    record: Arc<Record>,
-    world: Arc<World>,
+/// The task's state. What beats change of it is in `beat.rs`.
+pub(super) struct Keeper {
+    pub(super) record: Arc<Record>,
+    pub(super) world: Arc<World>,
     /// Between tries that no server answered, and between those that one refused.
     backoff: Backoff,
     refusals: Backoff,
     /// The registration as it was last written; none before the first was accepted.
-    written: Option<Registrant>,
+    pub(super) written: Option<Registrant>,
     written_at: Instant,
-    applied: u64,
+    pub(super) applied: u64,
     /// A write may have reached a server, whatever was answered.
     attempted: bool,
     /// The version that was refused for good: not written again.
-    refused: Option<u64>,
-    retry_at: Instant,
+    pub(super) refused: Option<u64>,
+    pub(super) retry_at: Instant,
     /// A server has forgotten the instance, and `retried` since then.
-    restoring: bool,
-    retried: bool,
-    pulse: Option<Pulse>,
+    pub(super) restoring: bool,
+    pub(super) retried: bool,
+    pub(super) pulse: Option<Pulse>,
     drain_end: Option<Instant>,
 }
 
@@ -121,7 +118,7 @@ impl Keeper {
             Goal::Undone => return self.remove(wish).await,
             Goal::Drained | Goal::Gone if self.nobody_calls() => return self.remove(wish).await,
             Goal::Drained | Goal::Gone => {
-                self.begin_drain(wish).await;
+                self.begin_drain().await;
                 if self.drain_is_over(wish) {
                     self.record.report(|p| p.drained = true);
                     if wish.goal == Goal::Gone {
@@ -152,7 +149,6 @@ impl Keeper {
                 }
                 self.refused = None;
                 self.backoff.reset();
-                self.refusals.reset();
                 self.applied = desired.version;
                 self.record.set_state(RegistrationState::Registered);
                 self.record.applied(&desired);
@@ -169,10 +165,17 @@ impl Keeper {
         }
         // What time can mend: tokens and services that come to be, and what the server had accepted before.
         let passing = matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::ServiceNotFound) || self.restoring;
-        let refused = !error.is_retryable();
+        // Only a server that blames the request refuses: what failed on the way, a token file that is not mounted yet
+        // included, is tried again.
+        let refused = error.server_code().is_some() && !error.is_retryable();
         if refused && !passing {
             // Repeating what a server refused cannot mend it: only an update can.
             self.refused = Some(version);
+            self.record.report(|p| p.refused = Some((version, error.clone())));
+        }
+        if refused {
+            // A crowd whose token was revoked must not become a storm.
+            self.refusals.saturate();
         }
         let backoff = if refused { &mut self.refusals } else { &mut self.backoff };
         self.retry_at = Instant::now() + backoff.next_delay(&mut rand::rng());
@@ -201,7 +204,7 @@ impl Keeper {
         let patience = if self.attempted { world.long_patience } else { world.patience };
         let first = !std::mem::replace(&mut self.attempted, true);
         self.retried = self.restoring;
-        let answer = self.beside(world.write(&registrant, self.restoring, patience)).await;
+        let answer = self.beside(Box::pin(world.write(&registrant, self.restoring, patience))).await;
         if let Err(error) = &answer
             && first
             && error.server_code().is_some()
@@ -230,102 +233,11 @@ impl Keeper {
     async fn host(&self, desired: &Desired) -> Result<String> {
         match self.record.host() {
             Some(host) => Ok(host.to_owned()),
-            None => Ok(self.record.settle_host(self.world.host_of(&desired.register.at).await?).to_owned()),
+            None => Ok(self.record.settle_host(Box::pin(self.world.host_of(&desired.register.at)).await?).to_owned()),
         }
     }
 
-    /// Beats while `work` goes on: a server that is slow to answer a write must not cost the instance its life.
-    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            let due = self.pulse.as_ref().map(Pulse::due);
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                () = reached(due) => {}
-            }
-            let mut done = None;
-            let mut beat = pin!(self.beat_if_due());
-            loop {
-                tokio::select! {
-                    () = &mut beat => break,
-                    value = &mut work, if done.is_none() => done = Some(value),
-                }
-            }
-            if let Some(done) = done {
-                return done;
-            }
-        }
-    }
-
-    async fn beat_if_due(&mut self) {
-        let now = Instant::now();
-        let (Some(pulse), Some(written)) = (&mut self.pulse, &self.written) else { return };
-        if now < pulse.due() {
-            return;
-        }
-        let mut target = written.target();
-        target.id = self.record.id().map(|id| id.as_str().to_owned()).or(target.id);
-        let answer = self.world.transport.heartbeat(&target, pulse.deadline()).await;
-        let now = Instant::now();
-        match answer {
-            Ok(()) => {
-                pulse.accepted(now);
-                self.beats_are_accepted();
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                if pulse.not_found(now) == OnNotFound::Register && !self.restoring {
-                    self.lost(error);
-                    self.restoring = true;
-                    self.retried = false;
-                    self.retry_at = now + RESTORE_SPREAD.mul_f64(rand::random());
-                }
-            }
-            Err(error) if error.server_code().is_some_and(ServerCode::is_heartbeat_unwanted) => {
-                // The server checks no health: it needs no beats, and the instance is in service.
-                pulse.accepted(now);
-                self.beats_are_accepted();
-            }
-            Err(error) if error.kind() == ErrorKind::Unauthorized => {
-                pulse.refused(now);
-                self.rejected(error);
-            }
-            Err(error) => {
-                if pulse.failed(now) {
-                    self.lost(error);
-                }
-            }
-        }
-    }
-
-    fn beats_are_accepted(&self) {
-        let written = !self.restoring && self.refused.is_none();
-        let back = match self.record.state() {
-            RegistrationState::Lost(_) => written,
-            RegistrationState::Rejected(_) => written && self.applied == self.record.version(),
-            _ => false,
-        };
-        if back {
-            tracing::info!(service = %self.record.key(), "beats are accepted again");
-            self.record.set_state(RegistrationState::Registered);
-        }
-    }
-
-    fn lost(&self, error: Error) {
-        if !matches!(self.record.state(), RegistrationState::Lost(_)) && self.record.is_wanted() {
-            tracing::warn!(service = %self.record.key(), %error, "the registration is lost and is being restored");
-            self.record.set_state(RegistrationState::Lost(error));
-        }
-    }
-
-    fn rejected(&self, error: Error) {
-        if !matches!(self.record.state(), RegistrationState::Rejected(_)) && self.record.is_wanted() {
-            tracing::warn!(service = %self.record.key(), %error, "the beats of an instance are refused");
-            self.record.set_state(RegistrationState::Rejected(error));
-        }
-    }
-
-    async fn begin_drain(&mut self, wish: Wish) {
+    async fn begin_drain(&mut self) {
         let Some(written) = self.written.clone().filter(|_| self.drain_end.is_none()) else { return };
         // Isolating drains callers a moment earlier, and makes the removal visible on servers whose store would hide it.
         // It is what was last accepted that is isolated. The removal goes on whatever becomes of it.
@@ -334,7 +246,7 @@ impl Keeper {
             let _turn = world.turns.0.acquire().await;
             world.isolate(&written).await
         };
-        match self.beside(isolating).await {
+        match self.beside(Box::pin(isolating)).await {
             Ok(()) => self.written_at = Instant::now(),
             Err(error) => {
                 let service = self.record.key();
@@ -342,16 +254,14 @@ impl Keeper {
             }
         }
         let drain = self.record.desired().register.drain.unwrap_or(self.world.drain);
-        self.drain_end = Some(drain_end(Instant::now(), drain, wish.drain_cap));
+        self.drain_end = Some(after(Instant::now(), drain));
     }
 
     fn drain_is_over(&mut self, wish: Wish) -> bool {
         let now = Instant::now();
         // A shutdown may cut short a drain that is under way.
-        let cap = now.checked_add(wish.drain_cap);
-        let end = self.drain_end.map(|end| cap.map_or(end, |cap| end.min(cap)));
-        self.drain_end = end;
-        end.is_none_or(|end| now >= end)
+        self.drain_end = self.drain_end.map(|end| wish.drain_by.map_or(end, |by| end.min(by)));
+        self.drain_end.is_none_or(|end| now >= end)
     }
 
     /// Stops beating, removes the instance, and tells everyone. The keeper ends.
@@ -383,7 +293,7 @@ impl Keeper {
         let Some(target) = self.target().filter(|_| self.attempted) else { return Ok(()) };
         // What the server has forgotten must not come back by being isolated.
         let written = self.written.as_ref().filter(|_| !self.nobody_calls());
-        remove(&self.world, &target, written.map(|registrant| (registrant, self.written_at))).await
+        Box::pin(remove(&self.world, &target, written.map(|registrant| (registrant, self.written_at)))).await
     }
 
     /// The instance as it was written, or tried to be.
@@ -413,13 +323,5 @@ impl Keeper {
             wake = wake.min(end);
         }
         wake
-    }
-}
-
-/// Resolves at `due`; never without it.
-async fn reached(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }

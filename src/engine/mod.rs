@@ -12,6 +12,7 @@
 //!
 //! The invariant: one pick is one consistent view. Instances, routes and selectors come from one pointer.
 
+pub(crate) mod beat;
 pub(crate) mod budget;
 pub(crate) mod call;
 pub(crate) mod cluster;

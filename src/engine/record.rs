@@ -6,7 +6,6 @@
 //! of them to fail takes the instance back.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -52,8 +51,8 @@ pub(crate) enum Goal {
 pub(crate) struct Wish {
     pub(crate) goal: Goal,
     pub(crate) version: u64,
-    /// The longest that a drain may still take: a shutdown has a deadline.
-    pub(crate) drain_cap: Duration,
+    /// When a drain is over at the latest: a shutdown has a deadline.
+    pub(crate) drain_by: Option<Instant>,
 }
 
 /// The data of the wish.
@@ -74,6 +73,8 @@ pub(crate) struct Progress {
     pub(crate) applied: u64,
     /// The last failure to write a version, with that version.
     pub(crate) failed: Option<(u64, Error)>,
+    /// The last version that a server refused for good.
+    pub(crate) refused: Option<(u64, Error)>,
     /// The drain is over.
     pub(crate) drained: bool,
     /// It is removed, or as far as it went.
@@ -121,7 +122,7 @@ impl Record {
             key,
             wanted: Mutex::new(Wanted { desired, base, callers: usize::from(!keep), kept: keep }),
             changing: Mutex::default(),
-            wish: watch::Sender::new(Wish { goal: Goal::Present, version: 1, drain_cap: Duration::MAX }),
+            wish: watch::Sender::new(Wish { goal: Goal::Present, version: 1, drain_by: None }),
             progress: watch::Sender::default(),
             state: watch::Sender::new(RegistrationState::Pending),
             wake,
@@ -177,7 +178,7 @@ impl Record {
         let mut wanted = lock(&self.wanted);
         wanted.callers = wanted.callers.saturating_sub(1);
         if wanted.callers == 0 && !wanted.kept {
-            self.aim(Goal::Undone, Duration::ZERO);
+            self.aim(Goal::Undone, Some(Instant::now()));
         } else {
             self.go_back(&mut wanted, version, before);
         }
@@ -206,7 +207,7 @@ impl Record {
         let (true, Some(back)) = (wanted.desired.version == version, wanted.base.clone().or(before)) else { return };
         let version = self.bump();
         let isolated_in = if back.isolated == wanted.desired.isolated { back.isolated_in } else { version };
-        wanted.desired = Desired { version, isolated_in, ..back };
+        wanted.desired = Desired { isolated_in, version, ..back };
     }
 
     pub(crate) fn set_isolated(&self, yes: bool) -> u64 {
@@ -230,23 +231,25 @@ impl Record {
         version
     }
 
-    /// Moves the goal; a goal never moves back from removal.
-    pub(crate) fn aim(&self, goal: Goal, drain_cap: Duration) {
+    /// Moves the goal, and the end of a drain to `drain_by` at the latest; a goal never moves back from removal.
+    pub(crate) fn aim(&self, goal: Goal, drain_by: Option<Instant>) {
         self.wish.send_if_modified(|wish| {
             let further = rank(goal) > rank(wish.goal);
             if further {
                 wish.goal = goal;
             }
-            let shorter = drain_cap < wish.drain_cap;
-            wish.drain_cap = wish.drain_cap.min(drain_cap);
-            further || shorter
+            let earlier = drain_by.is_some_and(|by| wish.drain_by.is_none_or(|before| by < before));
+            if earlier {
+                wish.drain_by = drain_by;
+            }
+            further || earlier
         });
     }
 
     /// Cuts the drain of a removal short.
     pub(crate) fn hurry(&self) {
         let goal = self.wish.borrow().goal;
-        self.aim(goal, Duration::ZERO);
+        self.aim(goal, Some(Instant::now()));
     }
 
     pub(crate) fn wish(&self) -> watch::Receiver<Wish> {
@@ -344,12 +347,15 @@ impl Record {
     pub(crate) async fn wait_applied(&self, version: u64, fail_fast: bool) -> Result<()> {
         let mut progress = self.progress.subscribe();
         let seen = progress.wait_for(|p| {
-            p.applied >= version || p.gone.is_some() || fail_fast && matches!(&p.failed, Some((v, _)) if *v >= version)
+            let failed = fail_fast && matches!(&p.failed, Some((v, _)) if *v >= version);
+            let refused = matches!(&p.refused, Some((v, _)) if *v >= version);
+            p.applied >= version || p.gone.is_some() || failed || refused
         });
         let Ok(seen) = seen.await else { return Err(closed()) };
         match &*seen {
             p if p.applied >= version => Ok(()),
-            Progress { failed: Some((_, error)), gone: None, .. } => Err(error.clone()),
+            Progress { failed: Some((_, error)), gone: None, .. }
+            | Progress { refused: Some((_, error)), gone: None, .. } => Err(error.clone()),
             Progress { gone: Some(Err(error)), .. } if error.kind() == ErrorKind::Closed => Err(error.clone()),
             _ => {
                 Err(Error::new(ErrorKind::Closed, "the instance was deregistered meanwhile")
@@ -390,9 +396,4 @@ fn closed() -> Error {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while it is held but a change of the user's, and that works on a copy.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// When the drain that begins at `now` is over.
-pub(crate) fn drain_end(now: Instant, drain: Duration, cap: Duration) -> Instant {
-    now + drain.min(cap)
 }

@@ -57,25 +57,26 @@ impl Registrar {
         Self { world: Arc::new(world), scope, records: Mutex::new(Some(HashMap::new())) }
     }
 
-    /// Wants the instance from now on, and waits until it is registered; a failure or a drop takes the wish back.
-    pub(crate) async fn register(&self, register: Register) -> Result<Arc<Record>> {
+    /// Wants the instance from now on, and waits until it is registered; a failure or a drop takes the wish back. Answers
+    /// the record, and the version of the wish.
+    pub(crate) async fn register(&self, register: Register) -> Result<(Arc<Record>, u64)> {
         let mut claim = self.want(register, false)?;
         let patience = self.world.patience;
-        match tokio::time::timeout(patience + GRACE, claim.record.wait_applied(claim.version, true)).await {
-            Ok(result) => result?,
-            Err(_) => {
-                let what = format!("the instance was not registered within {patience:?}");
-                return Err(Error::new(ErrorKind::Timeout, what).with_service(claim.record.key().text()));
-            }
+        if let Ok(result) = tokio::time::timeout(patience + GRACE, claim.record.wait_applied(claim.version, true)).await
+        {
+            result?
+        } else {
+            let what = format!("the instance was not registered within {patience:?}");
+            return Err(Error::new(ErrorKind::Timeout, what).with_service(claim.record.key().text()));
         }
         claim.armed = false;
         claim.record.confirm();
-        Ok(Arc::clone(&claim.record))
+        Ok((Arc::clone(&claim.record), claim.version))
     }
 
     /// Wants the instance from now on.
-    pub(crate) fn register_in_background(&self, register: Register) -> Result<Arc<Record>> {
-        self.want(register, true).map(|claim| Arc::clone(&claim.record))
+    pub(crate) fn register_in_background(&self, register: Register) -> Result<(Arc<Record>, u64)> {
+        self.want(register, true).map(|claim| (Arc::clone(&claim.record), claim.version))
     }
 
     /// Changes what is wanted, and waits until it is in force. What fails is taken back.
@@ -112,7 +113,7 @@ impl Registrar {
 
     /// Isolates, drains and removes an instance of this context. Goes on when the caller stops waiting.
     pub(crate) async fn remove(&self, record: &Record) -> Result<()> {
-        record.aim(Goal::Gone, Duration::MAX);
+        record.aim(Goal::Gone, None);
         record.wait_gone().await
     }
 
@@ -120,7 +121,11 @@ impl Registrar {
     pub(crate) async fn deregister(&self, request: Deregister) -> Result<()> {
         request.target.validate()?;
         if let Some(record) = self.find(&request.target)? {
-            return self.remove(&record).await;
+            if record.is_wanted() || record.id().is_some() {
+                return self.remove(&record).await;
+            }
+            // A registration that just failed: there is no removal of it that answers for what the server has.
+            let _ = record.wait_gone().await;
         }
         let mut target = request.target;
         let Some(at) = target.at.take() else { return remove(&self.world, &target, None).await };
@@ -175,23 +180,25 @@ impl Registrar {
     /// The first half of a shutdown: takes nothing new, isolates all, and waits until all have drained.
     pub(crate) async fn drain(&self, deadline: Instant) -> Vec<Arc<Record>> {
         let records: Vec<_> = self.lock().take().into_iter().flat_map(HashMap::into_values).collect();
-        let left = deadline.saturating_duration_since(Instant::now());
+        // The rest is for the removals: those of instances that drained in time are not to wait for one that did not.
+        let now = Instant::now();
+        let drain_by = deadline - deadline.saturating_duration_since(now) / REMOVAL_SHARE;
         for record in &records {
-            record.aim(Goal::Drained, left - left / REMOVAL_SHARE);
+            record.aim(Goal::Drained, Some(drain_by));
         }
         let drained = async {
             for record in &records {
                 record.wait_drained().await;
             }
         };
-        let _ = tokio::time::timeout_at(deadline, drained).await;
+        let _ = tokio::time::timeout_at(drain_by, drained).await;
         records
     }
 
     /// The second half: removes all; answers those that could not be removed in time.
     pub(crate) async fn finish(&self, records: Vec<Arc<Record>>, deadline: Instant) -> Vec<(ServiceKey, Error)> {
         for record in &records {
-            record.aim(Goal::Gone, Duration::ZERO);
+            record.aim(Goal::Gone, Some(Instant::now()));
         }
         let mut left = Vec::new();
         for record in records {
@@ -238,7 +245,8 @@ impl Registrar {
         let Some(records) = records.as_ref() else { return Err(closed(&target.key)) };
         let matches = |(identity, record): &(&Identity, &Arc<Record>)| {
             let (key, at, id) = identity;
-            let by_id = target.id.is_some() && record.id().map(|id| id.as_str()) == target.id.as_deref();
+            let by_id = target.id.is_some()
+                && record.id().map(super::super::model::instance::InstanceId::as_str) == target.id.as_deref();
             let here = |wanted: &InstanceAddr| {
                 wanted == at || wanted.port() == at.port() && record.host() == Some(wanted.host())
             };

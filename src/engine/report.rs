@@ -47,7 +47,7 @@ pub(crate) async fn report(reporter: Reporter) {
                 }
                 backoff.reset();
                 // Up to a tenth early, so that clients which started together do not report together.
-                *interval - interval.mul_f64(rand::rng().random::<f64>() / 10.0)
+                interval.mul_f64(1.0 - rand::rng().random::<f64>() / 10.0)
             }
             Err(error) if error.kind() == ErrorKind::Closed => return,
             Err(error) => {

@@ -17,8 +17,9 @@ use crate::model::key::{ResourceKind, ServiceEventKey, ServiceKey, ServiceKeyRef
 use crate::model::namespace::Namespace;
 use crate::model::request::instance::{GetInstances, GetOneInstance, Pick};
 use crate::model::service::{ServiceInstances, ServiceList};
-use crate::model::snapshot::{Resource, RuleSet};
+use crate::model::snapshot::{Freshness, Resource, RuleSet};
 use crate::registry::{Pin, services_of};
+use crate::util::deadline::after;
 
 /// How much longer than its deadline a call may take when a list came just in time for it.
 const COMPILING: Duration = Duration::from_millis(50);
@@ -69,6 +70,11 @@ impl Engine {
         })
     }
 
+    /// How fresh the rules are; asks for nothing.
+    pub(crate) fn rule_freshness(&self, key: &ServiceKey, kind: ResourceKind) -> Option<Freshness> {
+        self.0.registry.peek(&key.of(kind))?.freshness(Instant::now())
+    }
+
     /// Picks one instance without waiting; `NotReady` if the service is not loaded, and loading starts.
     #[inline]
     pub(crate) fn pick(&self, key: ServiceKeyRef<'_>, pick: &Pick<'_>) -> Result<Instance> {
@@ -94,7 +100,7 @@ impl Engine {
         self.0.gate.check_scope()?;
         let Some(source) = service.source() else { return Ok(()) };
         let began = Instant::now();
-        let deadline = began + within;
+        let deadline = after(began, within);
         let loaded = async {
             let mut published = service.published();
             if service.has_view() {
@@ -169,7 +175,7 @@ impl Engine {
         }
         let (engine, within) = (self.clone(), self.0.api_timeout);
         let work = async move {
-            let deadline = Instant::now() + within;
+            let deadline = after(Instant::now(), within);
             let resource = tokio::select! {
                 biased;
                 closed = engine.0.gate.shut_down() => return Err(closed),

@@ -58,7 +58,8 @@ struct Queue {
 struct Wanted {
     jobs: HashMap<ServiceEventKey, Job, NameHash>,
     order: VecDeque<ServiceEventKey>,
-    error: Option<Error>,
+    /// The last failure to write, and since when writing fails.
+    error: Option<(Error, Instant)>,
 }
 
 #[derive(Debug, Clone)]
@@ -95,8 +96,8 @@ impl Cache {
         self.queue.want(key, Job::Remove);
     }
 
-    /// Why the last write failed, until one works again.
-    pub(super) fn error(&self) -> Option<Error> {
+    /// Why the last write failed, and since when writes do, until one works again.
+    pub(super) fn error(&self) -> Option<(Error, Instant)> {
         self.queue.lock().error.clone()
     }
 
@@ -179,7 +180,11 @@ impl Queue {
     }
 
     fn failed(&self, error: &Error) {
-        let known = self.lock().error.replace(error.clone()).is_some();
+        let mut wanted = self.lock();
+        let known = wanted.error.is_some();
+        let since = wanted.error.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        wanted.error = Some((error.clone(), since));
+        drop(wanted);
         if !known {
             let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(%error, source, "the disk cache cannot be written; everything goes on from memory");

@@ -20,8 +20,8 @@ pub(crate) struct RegistryHealth {
     pub(crate) lost: Option<Error>,
     /// In the order of their keys.
     pub(crate) troubles: Vec<KeyTrouble>,
-    /// Why the disk cache is out of work, until a file was written again.
-    pub(crate) cache: Option<Error>,
+    /// Why the disk cache is out of work and since when, until a file was written again.
+    pub(crate) cache: Option<(Error, Instant)>,
 }
 
 /// One key that is not as it should be.

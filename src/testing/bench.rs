@@ -1,6 +1,5 @@
 //! What the benches measure that users cannot reach. No part of the public API: it changes with any release.
 
-use prost::Message as _;
 use prost::bytes::Bytes;
 
 use crate::context::feed::Feed as Intake;
@@ -48,7 +47,7 @@ impl Fed {
     ///
     /// `InvalidArgument` for bytes that are no answer.
     pub fn answer(&self, key: &ServiceKey, bytes: Bytes) -> Result<bool> {
-        let answer = DiscoverAnswer::decode(bytes)
+        let answer = DiscoverAnswer::read(bytes)
             .map_err(|error| Error::new(ErrorKind::InvalidArgument, "no answer").with_source(error))?;
         let key = key.of(ResourceKind::Instances);
         Ok(self.intake.apply(&key, resource::answer(&key, answer)))

@@ -23,32 +23,45 @@ pub(crate) enum Cluster {
 /// The clusters, each behind a lock that is held for a look-up.
 #[derive(Debug)]
 pub(crate) struct Clusters {
-    discover: Mutex<Servers>,
-    health_check: Mutex<Servers>,
-    config: Mutex<Servers>,
-    /// Counts replacements of lists, to wake who waits on a stream.
+    discover: Listed,
+    health_check: Listed,
+    config: Listed,
+}
+
+#[derive(Debug)]
+struct Listed {
+    servers: Mutex<Servers>,
+    /// Counts replacements of the list, to wake who waits on a stream.
     replaced: watch::Sender<u64>,
 }
 
 impl Clusters {
     pub(crate) fn new(addresses: &[ServerAddr], switch_interval: Duration) -> Self {
-        let servers = || Mutex::new(Servers::new(addresses.to_vec(), switch_interval));
-        Self { discover: servers(), health_check: servers(), config: servers(), replaced: watch::Sender::new(0) }
+        let listed = || Listed {
+            servers: Mutex::new(Servers::new(addresses.to_vec(), switch_interval)),
+            replaced: watch::Sender::new(0),
+        };
+        Self { discover: listed(), health_check: listed(), config: listed() }
     }
 
     pub(crate) fn set(&self, cluster: Cluster, servers: Vec<ServerAddr>) {
         if self.lock(cluster).set(servers) {
-            self.replaced.send_modify(|count| *count += 1);
+            self.of(cluster).replaced.send_modify(|count| *count += 1);
         }
     }
 
-    /// Wakes when a list was replaced.
-    pub(crate) fn replaced(&self) -> watch::Receiver<u64> {
-        self.replaced.subscribe()
+    /// Wakes when the list of the cluster was replaced.
+    pub(crate) fn replaced(&self, cluster: Cluster) -> watch::Receiver<u64> {
+        self.of(cluster).replaced.subscribe()
     }
 
     pub(crate) fn current(&self, cluster: Cluster, now: Instant) -> Option<ServerAddr> {
         self.lock(cluster).current(now, &mut rand::rng())
+    }
+
+    /// See [`Servers::beside`].
+    pub(crate) fn beside(&self, cluster: Cluster, avoid: &[ServerAddr], now: Instant) -> Option<ServerAddr> {
+        self.lock(cluster).beside(avoid, now, &mut rand::rng())
     }
 
     /// See [`Servers::epoch`]; a switch that is due is made.
@@ -79,12 +92,15 @@ impl Clusters {
         self.lock(cluster).len() > 1
     }
 
-    fn lock(&self, cluster: Cluster) -> MutexGuard<'_, Servers> {
-        let servers = match cluster {
+    fn of(&self, cluster: Cluster) -> &Listed {
+        match cluster {
             Cluster::Discover => &self.discover,
             Cluster::HealthCheck => &self.health_check,
             Cluster::Config => &self.config,
-        };
-        servers.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    fn lock(&self, cluster: Cluster) -> MutexGuard<'_, Servers> {
+        self.of(cluster).servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,10 +20,15 @@ use tower_service::Service;
 
 use crate::model::server::ServerAddr;
 use crate::util::connect::{BoxIo, Connector};
+use crate::util::deadline::after;
 
 /// The state of a connection, shared between who uses it and who carries its bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Line(Mutex<Progress>);
+pub(crate) struct Line {
+    progress: Mutex<Progress>,
+    /// Counts what went out.
+    writes: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Progress {
@@ -62,6 +68,11 @@ impl Line {
         self.lock().fault.as_ref().map(|(_, text)| text.clone())
     }
 
+    /// Grows with everything that goes out: what was begun when it was the same has not left.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
     /// Takes the first fault down: what follows from it says less. The error to hand on.
     fn fail(&self, kind: io::ErrorKind, text: String) -> io::Error {
         let mut progress = self.lock();
@@ -76,6 +87,8 @@ impl Line {
         if !std::mem::replace(&mut progress.dialled, true) {
             return Ok(());
         }
+        // A connection may end for new requests and stay open for a stream: whoever comes next needs another one.
+        progress.ended = true;
         Err(match &progress.fault {
             Some((kind, text)) => io::Error::new(*kind, text.clone()),
             None => io::Error::new(io::ErrorKind::NotConnected, "the connection has ended"),
@@ -83,7 +96,7 @@ impl Line {
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,7 +122,7 @@ impl Service<Uri> for Dial {
         let (host, port) = (self.server.host.to_string(), self.server.port);
         Box::pin(async move {
             line.begin()?;
-            let deadline = Instant::now() + within;
+            let deadline = after(Instant::now(), within);
             let io = match tokio::time::timeout_at(deadline, connector.connect(host, port)).await {
                 Ok(Ok(io)) => io,
                 Ok(Err(error)) => return Err(line.fail(error.kind(), error.to_string())),
@@ -151,6 +164,15 @@ impl Wire {
     }
 }
 
+impl Wire {
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.line.writes.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -170,7 +192,8 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut *self.io).poll_write(cx, buf);
+        self.count(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -186,7 +209,8 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut *self.io).poll_write_vectored(cx, bufs);
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -197,5 +221,17 @@ impl AsyncWrite for Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         self.line.lock().ended = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_dialled_again_has_ended_for_new_requests() {
+        let line = Line::default();
+        assert!(line.begin().is_ok() && !line.has_ended());
+        assert!(line.begin().is_err() && line.has_ended());
     }
 }

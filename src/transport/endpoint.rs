@@ -11,6 +11,7 @@ use rand::{Rng, RngExt};
 use tokio::time::Instant;
 
 use crate::model::server::ServerAddr;
+use crate::util::deadline::after;
 
 /// The penalty of a first failure; it doubles with every further one.
 const PENALTY: Duration = Duration::from_secs(5);
@@ -57,11 +58,15 @@ impl Servers {
         if found == self.found {
             return false;
         }
+        let before = self.list().to_vec();
         self.found = found;
         let list = if self.found.is_empty() { &self.bootstrap } else { &self.found };
         self.penalties.retain(|server, _| list.contains(server));
         if self.current.as_ref().is_some_and(|current| !list.contains(&current.server)) {
             self.current = None;
+        }
+        // A stream may be on any of them.
+        if before.iter().any(|server| !list.contains(server)) {
             self.epoch += 1;
         }
         true
@@ -84,8 +89,22 @@ impl Servers {
         Some(server)
     }
 
+    /// The same, but none of `avoid`: for a call that must not reach those again. `None` if there is no other.
+    pub(crate) fn beside(&mut self, avoid: &[ServerAddr], now: Instant, rng: &mut impl Rng) -> Option<ServerAddr> {
+        let current = self.current(now, rng)?;
+        if !avoid.contains(&current) {
+            return Some(current);
+        }
+        let others = self.list().iter().filter(|server| !avoid.contains(server));
+        others
+            .min_by_key(|server| {
+                (self.is_penalised(server, now), self.penalties.get(server).map(|penalty| penalty.last))
+            })
+            .cloned()
+    }
+
     /// Changes whenever long-lived streams are to move to what [`Servers::current`] says: after a planned switch, and
-    /// when the server in use left the list. A failure is no such reason: it may concern one call only.
+    /// when a server left the list. A failure is no such reason: it may concern one call only.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -115,7 +134,10 @@ impl Servers {
 
     /// Lifts the penalty of a server that answered.
     pub(crate) fn succeeded(&mut self, server: &ServerAddr) {
-        self.penalties.remove(server);
+        // There is hardly ever one, and every answer comes by.
+        if !self.penalties.is_empty() {
+            self.penalties.remove(server);
+        }
     }
 
     /// Whether another server than `server` could be tried without a penalty.
@@ -149,7 +171,7 @@ impl Servers {
     fn switch_at(&self, now: Instant, rng: &mut impl Rng) -> Instant {
         const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
         let interval = if self.switch_interval.is_zero() { NEVER } else { self.switch_interval };
-        now + interval.mul_f64(rng.random_range(0.9..1.1))
+        after(now, interval.min(NEVER).mul_f64(rng.random_range(0.9..1.1)))
     }
 }
 
@@ -232,6 +254,27 @@ mod tests {
         assert_eq!(servers.current(now, &mut rng), Some(server(7)));
         servers.set(Vec::new());
         assert_ne!(servers.current(now, &mut rng), Some(server(7)));
+    }
+
+    #[test]
+    fn a_switch_interval_without_end_never_switches() {
+        let mut servers = Servers::new(vec![server(1), server(2)], Duration::MAX);
+        let (now, mut rng) = (Instant::now(), SmallRng::seed_from_u64(5));
+        let first = servers.current(now, &mut rng);
+        assert_eq!(servers.current(now + SWITCH * 100, &mut rng), first);
+    }
+
+    #[test]
+    fn a_call_that_avoids_servers_gets_another_one_or_none() {
+        let (mut servers, mut rng, now) = three(6);
+        let mut avoided = Vec::new();
+        for _ in 0..3 {
+            let next = servers.beside(&avoided, now, &mut rng).unwrap();
+            assert!(!avoided.contains(&next));
+            servers.failed(&next, now);
+            avoided.push(next);
+        }
+        assert_eq!(servers.beside(&avoided, now, &mut rng), None);
     }
 
     proptest! {

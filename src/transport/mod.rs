@@ -21,6 +21,7 @@ mod scripted;
 mod tls;
 #[cfg(all(test, any(feature = "tls-ring", feature = "tls-aws-lc")))]
 mod tls_test;
+mod token;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,9 +29,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use self::auth::TokenSource;
 pub(crate) use self::clusters::Cluster;
 pub use self::tls::Tls;
+pub use self::token::TokenSource;
 
 use self::auth::Auth;
 use self::clusters::Clusters;
@@ -86,7 +87,7 @@ struct Inner {
 impl Transport {
     /// Fails with `InvalidConfig` where TLS is asked for and cannot be had.
     pub(crate) fn new(options: TransportOptions, scope: &TaskScope) -> Result<Self> {
-        if options.tls.is_some() || options.addresses.iter().any(|server| server.tls) {
+        if options.speaks_tls() {
             options.tls.clone().unwrap_or_default().check()?;
         }
         let settings = Settings {
@@ -102,8 +103,12 @@ impl Transport {
     }
 
     /// Replaces the servers of a cluster by those found through discovery; an empty list goes back to the configured
-    /// ones. Streams move over without losing an answer.
-    pub(crate) fn set_servers(&self, cluster: Cluster, servers: Vec<ServerAddr>) {
+    /// ones. Streams move over without losing an answer. Where TLS is spoken to the configured servers, it is spoken to
+    /// the found ones as well: a token never leaves in the clear because a server was found rather than configured.
+    pub(crate) fn set_servers(&self, cluster: Cluster, mut servers: Vec<ServerAddr>) {
+        if self.0.options.speaks_tls() {
+            servers.iter_mut().for_each(|server| server.tls = true);
+        }
         self.0.clusters.set(cluster, servers);
     }
 
@@ -145,6 +150,12 @@ impl Transport {
             auth: Arc::clone(auth),
             pool: pool.twin(scope.child()),
         }))
+    }
+}
+
+impl TransportOptions {
+    fn speaks_tls(&self) -> bool {
+        self.tls.is_some() || self.addresses.iter().any(|server| server.tls)
     }
 }
 

@@ -29,7 +29,11 @@ impl Transport {
         let message = message_of(instance);
         let response = self
             .0
-            .unary(&call, &message, |mut client, request| async move { client.register_instance(request).await })
+            .unary(
+                &call,
+                || message.clone(),
+                |mut client, request| async move { client.register_instance(request).await },
+            )
             .await?;
         let id = registered_id(&response).or(message.id.as_deref()).unwrap_or_default();
         Ok(InstanceId::new(key.clone(), id))
@@ -39,9 +43,11 @@ impl Transport {
     pub(crate) async fn deregister(&self, target: &Target, within: Duration) -> Result<()> {
         let call = about(Operation::Deregister, target.key.text(), within, deregistered);
         self.0
-            .unary(&call, &request::target(target), |mut client, request| async move {
-                client.deregister_instance(request).await
-            })
+            .unary(
+                &call,
+                || request::target(target),
+                |mut client, request| async move { client.deregister_instance(request).await },
+            )
             .await
             .map(|_| ())
     }
@@ -56,7 +62,7 @@ impl Transport {
         self.0
             .unary(
                 &call,
-                &request::target(target),
+                || request::target(target),
                 |mut client, request| async move { client.heartbeat(request).await },
             )
             .await
@@ -70,7 +76,7 @@ impl Transport {
             .0
             .unary(
                 &call,
-                &request::client(&client.host, &client.id, &client.location),
+                || request::client(&client.host, &client.id, &client.location),
                 |mut client, request| async move { client.report_client(request).await },
             )
             .await?;

@@ -6,13 +6,13 @@
 //! anew. There are no HTTP/2 pings: a stock Polaris server ends connections that ping.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Uri;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
@@ -21,6 +21,7 @@ use crate::model::server::ServerAddr;
 use crate::transport::dial::{Dial, Line};
 use crate::transport::tls::Tls;
 use crate::util::connect::Connector;
+use crate::util::deadline::after;
 use crate::util::task::TaskScope;
 
 /// Names this client to servers; the transport adds its own.
@@ -35,6 +36,8 @@ struct Inner {
     settings: Arc<Settings>,
     scope: TaskScope,
     links: Mutex<Links>,
+    /// One connection at a time is made ready off the async workers: files that hang hold one thread.
+    readers: Arc<Semaphore>,
 }
 
 /// What a connection is made with.
@@ -73,7 +76,7 @@ struct ScopeExecutor(TaskScope);
 impl Pool {
     /// `scope` is the pool's own: closing the pool cancels it.
     pub(crate) fn new(settings: Arc<Settings>, scope: TaskScope) -> Self {
-        Self(Arc::new(Inner { settings, scope, links: Mutex::default() }))
+        Self(Arc::new(Inner { settings, scope, links: Mutex::default(), readers: Arc::new(Semaphore::new(1)) }))
     }
 
     /// The same settings, with connections of its own in another scope.
@@ -85,25 +88,58 @@ impl Pool {
         &self.0.scope
     }
 
-    /// The connection to `server`, new if there is none or it has ended. Dials nothing yet.
-    pub(crate) fn link(&self, server: &ServerAddr) -> Result<Arc<Link>> {
+    /// The connection to `server`, new if there is none or it has ended; by `until`, and within the time for a dial.
+    /// Dials nothing yet.
+    pub(crate) async fn link(&self, server: &ServerAddr, until: Instant) -> Result<Arc<Link>> {
+        if let Some(held) = self.held(server)? {
+            return Ok(held);
+        }
+        if !server.tls {
+            return self.keep(self.0.make(server)?);
+        }
+        let until = until.min(after(Instant::now(), self.0.settings.connect_timeout));
+        let made = tokio::time::timeout_at(until, self.made_elsewhere(server)).await;
+        made.unwrap_or_else(|_| {
+            let why = format!("the files of the TLS settings for {server} were not read in time");
+            Err(Error::new(ErrorKind::Timeout, why))
+        })
+    }
+
+    /// Certificates are read, and roots gathered, off the async workers.
+    async fn made_elsewhere(&self, server: &ServerAddr) -> Result<Arc<Link>> {
+        let permit = Arc::clone(&self.0.readers).acquire_owned().await.ok();
+        if let Some(held) = self.held(server)? {
+            return Ok(held);
+        }
+        let (inner, to) = (Arc::clone(&self.0), server.clone());
+        let make = move || {
+            let _permit = permit;
+            inner.make(&to)
+        };
+        match self.0.scope.blocking(make).await {
+            Some(link) => self.keep(link?),
+            None => Err(closed("the runtime that the context was built on is gone")),
+        }
+    }
+
+    fn held(&self, server: &ServerAddr) -> Result<Option<Arc<Link>>> {
         self.check_open()?;
+        let links = self.0.lock();
+        let held = links.by_server.get(server).filter(|held| !held.line.has_ended()).cloned();
+        Ok(held.inspect(|held| held.touch()))
+    }
+
+    /// Takes a new connection in; one that was made meanwhile goes before it.
+    fn keep(&self, link: Arc<Link>) -> Result<Arc<Link>> {
         let mut links = self.0.lock();
         if links.closed {
             return Err(closed("the context was shut down"));
         }
-        let link = match links.by_server.entry(server.clone()) {
-            Entry::Occupied(held) if !held.get().line.has_ended() => {
-                held.get().touch();
-                return Ok(Arc::clone(held.get()));
-            }
-            Entry::Occupied(mut ended) => {
-                let link = self.0.make(server)?;
-                ended.insert(Arc::clone(&link));
-                link
-            }
-            Entry::Vacant(none) => Arc::clone(none.insert(self.0.make(server)?)),
-        };
+        if let Some(held) = links.by_server.get(&link.server).filter(|held| !held.line.has_ended()) {
+            held.touch();
+            return Ok(Arc::clone(held));
+        }
+        links.by_server.insert(link.server.clone(), Arc::clone(&link));
         if !links.sweeping {
             links.sweeping = true;
             self.0.scope.spawn("idle-connections", sweep(Arc::downgrade(&self.0)));
@@ -205,6 +241,11 @@ impl Link {
         self.line.fault()
     }
 
+    /// See [`Line::writes`].
+    pub(crate) fn writes(&self) -> u64 {
+        self.line.writes()
+    }
+
     fn touch(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -218,7 +259,7 @@ impl Link {
 
 impl hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for ScopeExecutor {
     fn execute(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        self.0.spawn("connection", task);
+        self.0.spawn_connection(task);
     }
 }
 

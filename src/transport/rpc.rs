@@ -17,6 +17,7 @@ use crate::transport::auth::Operation;
 use crate::transport::clusters::Cluster;
 use crate::transport::pool::Link;
 use crate::util::backoff::Backoff;
+use crate::util::deadline::after;
 use crate::wire::code::Answered;
 
 /// The shortest pause after a server asked to slow down.
@@ -42,72 +43,87 @@ pub(crate) struct Call {
 struct Failure {
     error: Error,
     advice: Advice,
+    /// Whether the server may have got the request, and gave no answer that tells.
+    unanswered: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Advice {
     /// Nothing: the answer would be the same.
     Stop,
-    /// A new token.
-    Token,
+    /// A newer token than that of this generation.
+    Token(u64),
     /// Another server, or a new connection.
     Elsewhere,
+    /// A little time: nothing was sent, for reasons of our own.
+    Again,
     /// Time, at least this much.
     Wait(Duration),
 }
 
 impl Inner {
-    /// Makes the call. `send` is one of the client's methods.
+    /// Makes the call. `message` makes its message, for each try anew; `send` is one of the client's methods.
     ///
-    /// Every operation of this protocol may be repeated, so a try without an answer is tried again.
-    pub(super) async fn unary<M, F, Fut>(&self, call: &Call, message: &M, send: F) -> Result<v1::Response>
+    /// A try without an answer is made again; on the same server only where the operation may be repeated there while
+    /// the server is perhaps at it still.
+    pub(super) async fn unary<M, F, Fut>(&self, call: &Call, message: impl Fn() -> M, send: F) -> Result<v1::Response>
     where
-        M: Clone,
         F: Fn(PolarisGrpcClient<Channel>, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<v1::Response>, Status>>,
     {
         let started = Instant::now();
-        let deadline = started + call.within;
-        let mut backoff = Backoff::new(self.options.retry_interval, self.options.retry_interval * 8);
+        let deadline = after(started, call.within);
+        let mut backoff = Backoff::new(self.options.retry_interval, self.options.retry_interval.saturating_mul(8));
         let tries = self.tries(call);
-        let mut renewed = false;
-        let mut attempt = 0;
+        let (mut renewed, mut attempt) = (false, 0);
+        let mut server = self.pick(call.cluster).map_err(|error| about(call, error))?;
+        // Servers that may be at it still, and must not be given it twice.
+        let mut silent = Vec::new();
         loop {
             attempt += 1;
             let until = self.try_until(call, tries.saturating_sub(attempt), deadline);
-            let Failure { error, advice } = match self.try_once(call, message, &send, until).await {
+            let failure = match self.try_once(call, &server, message(), &send, until).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            let error = error.with_attempts(attempt).with_elapsed(started.elapsed());
-            let pause = match advice {
-                Advice::Token if !renewed && self.auth.refresh().await => {
+            let error = about(call, failure.error).with_attempts(attempt).with_elapsed(started.elapsed());
+            if failure.unanswered && !call.operation.is_repeatable() {
+                silent.push(server.clone());
+            }
+            let Some(next) = self.clusters.beside(call.cluster, &silent, Instant::now()) else { return Err(error) };
+            let pause = match failure.advice {
+                Advice::Token(used) if !renewed && self.auth.refresh(used, deadline).await => {
                     renewed = true;
                     // The refusal cost nothing: it does not count.
                     attempt -= 1;
                     Duration::ZERO
                 }
-                Advice::Stop | Advice::Token => return Err(error),
+                Advice::Stop | Advice::Token(_) => return Err(error),
                 _ if attempt >= tries => return Err(error),
-                Advice::Elsewhere if self.can_go_elsewhere(call, &error) => Duration::ZERO,
-                Advice::Elsewhere => {
+                // An urgent call that timed out has a new connection to the same server to go to.
+                Advice::Elsewhere if next != server || call.urgent && error.kind() == ErrorKind::Timeout => {
+                    Duration::ZERO
+                }
+                Advice::Elsewhere | Advice::Again => {
                     let pause = backoff.next_delay(&mut rand::rng());
                     if call.urgent { pause.min(call.within / 8) } else { pause }
                 }
-                Advice::Wait(least) => least + backoff.next_delay(&mut rand::rng()),
+                Advice::Wait(least) => least.saturating_add(backoff.next_delay(&mut rand::rng())),
             };
-            if Instant::now() + pause >= deadline {
+            if after(Instant::now(), pause) >= deadline {
                 return Err(error);
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.pool.scope().cancelled() => return self.pool.check_open().and(Err(error)),
             }
+            let Some(next) = self.clusters.beside(call.cluster, &silent, Instant::now()) else { return Err(error) };
+            server = next;
         }
     }
 
     fn tries(&self, call: &Call) -> u32 {
-        let configured = 1 + self.options.max_retries;
+        let configured = self.options.max_retries.saturating_add(1);
         match call.urgent {
             true if self.clusters.has_several(call.cluster) => configured.clamp(3, 4),
             true => configured.clamp(2, 4),
@@ -124,58 +140,52 @@ impl Inner {
         now + if shares { left / 2 } else { left }.min(self.options.message_timeout)
     }
 
-    fn can_go_elsewhere(&self, call: &Call, error: &Error) -> bool {
-        // An urgent call that timed out has a new connection to the same server to go to.
-        let timed_out = call.urgent && error.kind() == ErrorKind::Timeout;
-        let Ok(next) = self.pick(call.cluster) else { return false };
-        timed_out || error.address().is_some_and(|failed| failed != next.to_string())
-    }
-
     async fn try_once<M, F, Fut>(
         &self,
         call: &Call,
-        message: &M,
+        server: &ServerAddr,
+        message: M,
         send: &F,
         until: Instant,
     ) -> Result<v1::Response, Failure>
     where
-        M: Clone,
         F: Fn(PolarisGrpcClient<Channel>, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<v1::Response>, Status>>,
     {
-        let stop = |error: Error| Failure { error: about(call, error), advice: Advice::Stop };
-        let server = self.pick(call.cluster).map_err(stop)?;
-        let mut request = Request::new(message.clone());
-        let id = self.auth.stamp(request.metadata_mut(), call.operation).await.map_err(stop)?;
+        let mut request = Request::new(message);
+        let stamp = self.auth.stamp(request.metadata_mut(), call.operation, until).await;
+        let stamp = stamp.map_err(|error| Failure::before_it_was_sent(error, self.auth.can_change()))?;
         if call.background {
             request.metadata_mut().insert("async-regis", tonic::metadata::MetadataValue::from_static("true"));
         }
-        let link = self.pool.link(&server).map_err(stop)?;
-        let answer = send(self.client(&link), request);
+        let link = self.pool.link(server, until).await.map_err(|error| Failure::before_it_was_sent(error, true))?;
+        let before = link.writes();
+        // Pinned here: it is large, and would be moved into the time-out.
+        let answer = std::pin::pin!(send(self.client(&link), request));
         let failure = match tokio::time::timeout_at(until, answer).await {
             Ok(Ok(response)) => {
                 let response = response.into_inner();
                 if (call.accepts)(response.code()) {
-                    self.clusters.succeeded(call.cluster, &server);
+                    self.clusters.succeeded(call.cluster, server);
                     return Ok(response);
                 }
-                self.refused(call, &server, &response)
+                self.refused(call, server, &response, stamp.generation)
             }
             Ok(Err(status)) => {
-                let failure = failed(call, &status, &link);
+                let failure = failed(call, &status, &link, stamp.generation, before);
                 if failure.advice == Advice::Elsewhere {
-                    self.demote(call, &server, &link);
+                    self.demote(call, server, &link);
                 }
                 failure
             }
             Err(_) => {
-                self.demote(call, &server, &link);
+                self.demote(call, server, &link);
                 let why = link.fault().unwrap_or_else(|| "the server did not answer in time".to_owned());
                 let error = Error::new(ErrorKind::Timeout, format!("{}: {why}", call.operation.as_str()));
-                Failure { error, advice: Advice::Elsewhere }
+                Failure { error, advice: Advice::Elsewhere, unanswered: link.writes() != before }
             }
         };
-        let error = about(call, failure.error).with_address(server.to_string()).with_request_id(id);
+        let error = failure.error.with_address(server.to_string()).with_request_id(stamp.id);
         Err(Failure { error, ..failure })
     }
 
@@ -191,14 +201,14 @@ impl Inner {
     }
 
     /// The server answered with a code that is no success.
-    fn refused(&self, call: &Call, server: &ServerAddr, response: &v1::Response) -> Failure {
+    fn refused(&self, call: &Call, server: &ServerAddr, response: &v1::Response, token: u64) -> Failure {
         let code = response.code();
         let mut error = response.error(call.operation.as_str());
         if code.is_throttled() {
             error = error.with_retry_after(THROTTLED);
         }
         let advice = if code.is_unauthorized() {
-            Advice::Token
+            Advice::Token(token)
         } else if code.is_throttled() {
             Advice::Wait(THROTTLED)
         } else if code == ServerCode::SAME_INSTANCE_REQUEST {
@@ -210,7 +220,16 @@ impl Inner {
         } else {
             Advice::Stop
         };
-        Failure { error, advice }
+        Failure { error, advice, unanswered: false }
+    }
+}
+
+impl Failure {
+    /// What has to be there before a request can go may be there a moment later: a file that is being replaced, a
+    /// function that is slow. It says nothing of the server.
+    fn before_it_was_sent(error: Error, can_change: bool) -> Self {
+        let lasts = !can_change || error.kind() == ErrorKind::Closed;
+        Self { error, advice: if lasts { Advice::Stop } else { Advice::Again }, unanswered: false }
     }
 }
 
@@ -221,14 +240,18 @@ fn about(call: &Call, error: Error) -> Error {
     }
 }
 
-fn failed(call: &Call, status: &Status, link: &Link) -> Failure {
+fn failed(call: &Call, status: &Status, link: &Link, token: u64, before: u64) -> Failure {
     let error = from_status(status, call.operation, link);
     let advice = match error.kind() {
-        ErrorKind::Unauthorized => Advice::Token,
+        ErrorKind::Unauthorized => Advice::Token(token),
         ErrorKind::Network | ErrorKind::Timeout => Advice::Elsewhere,
+        // Proxies that limit rates say so, and nobody has looked at the request.
+        _ if status.code() == Code::ResourceExhausted => Advice::Wait(THROTTLED),
         _ => Advice::Stop,
     };
-    Failure { error, advice }
+    // What a connection's end or a proxy says leaves open whether the server has begun.
+    let unanswered = advice == Advice::Elsewhere && link.writes() != before;
+    Failure { error, advice, unanswered }
 }
 
 /// What a gRPC status means. Its text comes from the server, or from tonic, which says little about a connection that

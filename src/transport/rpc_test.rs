@@ -201,6 +201,124 @@ async fn no_call_outlives_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registration_without_an_answer_is_never_made_again_on_the_same_server() {
+    for reply in [Reply::Silence, Reply::Cut, Reply::Fail(Code::Unavailable), Reply::Fail(Code::Internal)] {
+        for names in [&["a"][..], &["a", "b"]] {
+            let net = Net::new(names);
+            let options = super::TransportOptions { max_retries: 5, message_timeout: SECOND, ..net.options() };
+            let transport = Transport::new(options, &net.scope).unwrap();
+            for name in names {
+                let reply = reply.clone();
+                net.node(name).on_unary(move |_| reply.clone());
+            }
+            let error = transport.register(&registrant(), false, 30 * SECOND).await.unwrap_err();
+            assert!(error.server_code().is_none() && error.is_retryable(), "{error}");
+            for name in names {
+                assert_eq!(net.node(name).called().len(), 1, "{reply:?} of {names:?}");
+            }
+            net.ends().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_never_left_is_made_again_on_the_same_server() {
+    let net = Net::new(&["a"]);
+    net.node("a").mode(Mode::Refuse);
+    let options = super::TransportOptions { max_retries: 2, ..net.options() };
+    let transport = Transport::new(options, &net.scope).unwrap();
+    transport.register(&registrant(), false, 30 * SECOND).await.unwrap_err();
+    assert_eq!(net.node("a").dials().len(), 3);
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_had_for_a_moment_is_waited_for() {
+    let net = Net::new(&["a"]);
+    let broken = std::sync::atomic::AtomicBool::new(true);
+    let token = TokenSource::from_fn(move || {
+        assert!(!broken.swap(false, std::sync::atomic::Ordering::Relaxed), "planned");
+        "s3cret".to_owned()
+    });
+    let transport = Transport::new(super::TransportOptions { token, ..net.options() }, &net.scope).unwrap();
+    transport.register(&registrant(), false, 5 * SECOND).await.unwrap();
+    assert_eq!(header(&net.node("a").called().remove(0), "x-polaris-token").as_deref(), Some("s3cret"));
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_had_says_nothing_of_the_server() {
+    let net = Net::new(&["a", "b"]);
+    let options = super::TransportOptions { token: TokenSource::file("/no/token"), ..net.options() };
+    let transport = Transport::new(options, &net.scope).unwrap();
+    let error = transport.register(&registrant(), false, 5 * SECOND).await.unwrap_err();
+    assert_eq!((error.server_code(), error.attempts()), (None, Some(2)), "{error}");
+    let now = Instant::now();
+    for name in ["a", "b"] {
+        assert!(transport.0.clusters.has_alternative(Cluster::Discover, &addr(name), now), "nobody is demoted");
+    }
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_says_is_no_code_of_the_server() {
+    for (status, kind, retry) in [
+        (Code::Unimplemented, ErrorKind::Unsupported, false),
+        (Code::ResourceExhausted, ErrorKind::Server, true),
+        (Code::PermissionDenied, ErrorKind::Unauthorized, false),
+        (Code::Unavailable, ErrorKind::Network, true),
+    ] {
+        let net = Net::new(&["a"]);
+        net.node("a").on_unary(move |_| Reply::Fail(status));
+        let error = net.transport().register(&registrant(), false, SECOND).await.unwrap_err();
+        assert_eq!((error.kind(), error.server_code(), error.is_retryable()), (kind, None, retry), "{error}");
+        net.ends().await;
+    }
+}
+
+/// On real time: a clock that is paused waits for blocking work.
+#[tokio::test]
+async fn a_token_function_that_hangs_costs_a_call_its_deadline_and_no_more() {
+    let net = Net::new(&["a"]);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let token = TokenSource::from_fn(move || {
+        let _ = held.lock().unwrap().recv();
+        String::new()
+    });
+    let transport = Transport::new(super::TransportOptions { token, ..net.options() }, &net.scope).unwrap();
+    let started = Instant::now();
+    for _ in 0..3 {
+        let error = transport.heartbeat(&target(), Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!((error.kind(), error.server_code()), (ErrorKind::Plugin, None), "{error}");
+    }
+    assert!(started.elapsed() < 2 * SECOND);
+    drop(release);
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn durations_without_end_are_no_trouble() {
+    let net = Net::new(&["a"]);
+    let options = super::TransportOptions {
+        connect_timeout: Duration::MAX,
+        message_timeout: Duration::MAX,
+        max_retries: u32::MAX,
+        retry_interval: Duration::MAX,
+        switch_interval: Duration::MAX,
+        reconnect_base: Duration::MAX,
+        idle_timeout: Duration::MAX,
+        refresh_interval: Duration::MAX,
+        ..net.options()
+    };
+    let transport = Transport::new(options, &net.scope).unwrap();
+    transport.heartbeat(&target(), Duration::MAX).await.unwrap();
+    net.node("a").on_unary(|_| code(403_003));
+    transport.register(&registrant(), false, SECOND).await.unwrap_err();
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_beat_to_a_silent_server_reaches_another_one_inside_its_deadline() {
     let net = Net::new(&["a", "b"]);
     net.node("a").on_unary(|_| Reply::Silence);

@@ -18,12 +18,16 @@ fn pem(name: &str) -> String {
     std::fs::read_to_string(file(name)).unwrap()
 }
 
-/// A server `a` that asks for a client certificate.
+/// A server `a`, and others beside it with the same certificate, that ask for a client certificate.
 fn net() -> Net {
+    net_of(&["a"])
+}
+
+fn net_of(names: &[&str]) -> Net {
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(pem("server.pem"), pem("server.key")))
         .client_ca_root(Certificate::from_pem(pem("ca.pem")));
-    Net::serving(&["a"], &Server::builder().tls_config(tls).unwrap())
+    Net::serving(names, &Server::builder().tls_config(tls).unwrap())
 }
 
 fn transport(net: &Net, tls: Option<Tls>) -> Transport {
@@ -63,6 +67,34 @@ async fn who_is_not_trusted_is_not_spoken_to() {
         assert!(net.node("a").called().is_empty());
         net.ends().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_found_through_discovery_is_spoken_to_over_tls_like_the_configured_ones() {
+    let net = net_of(&["a", "b"]);
+    let transport = transport(&net, Some(trusting(file("ca.pem")).server_name("a")));
+    transport.set_servers(super::Cluster::HealthCheck, vec![ServerAddr::new("b", 8091, false)]);
+    beat(&transport).await.unwrap();
+    assert_eq!(net.node("b").called().len(), 1);
+    net.ends().await;
+}
+
+/// On real time and one thread: were the file read on it, nothing would go on.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_certificate_file_that_hangs_costs_a_call_its_deadline_and_one_thread() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("ca.pem");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let net = net();
+    let transport = transport(&net, Some(trusting(pipe.clone())));
+    for _ in 0..3 {
+        let target: Target = Heartbeat::new(("default", "payments"), ("10.0.0.7", 8080)).target;
+        let error = transport.heartbeat(&target, Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!((error.kind(), error.server_code()), (ErrorKind::Timeout, None), "{error}");
+    }
+    std::fs::write(&pipe, pem("ca.pem")).unwrap();
+    net.ends().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,8 +20,10 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Delays that double from `base` up to `cap`; of values that make no schedule, the nearest that do.
     pub(crate) fn new(base: Duration, cap: Duration) -> Self {
-        let base = base.max(Duration::from_millis(1));
-        Self { base, cap: cap.max(base), tries: 0 }
+        // A year is as good as for ever, and far from what a duration can hold: draws are floating-point numbers.
+        let longest = Duration::from_secs(365 * 24 * 3600);
+        let base = base.clamp(Duration::from_millis(1), longest);
+        Self { base, cap: cap.clamp(base, longest), tries: 0 }
     }
 
     /// The next delay: at least a quarter of the base, at most the ceiling of this try.

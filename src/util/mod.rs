@@ -1,8 +1,9 @@
-//! Tools that know nothing of Polaris: tasks, back-off, time, hashing, hosts, files, connections.
+//! Tools that know nothing of Polaris: tasks, back-off, time, deadlines, hashing, hosts, files, connections.
 
 pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod connect;
+pub(crate) mod deadline;
 pub(crate) mod fs;
 pub(crate) mod hash;
 pub(crate) mod host;

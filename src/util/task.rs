@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{EnterGuard, Handle};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -31,8 +32,10 @@ pub(crate) struct TaskScope {
 struct Tasks {
     next: AtomicU64,
     alive: Mutex<BTreeMap<u64, &'static str>>,
+    /// Tasks of connections.
+    connections: AtomicUsize,
     runtime_gone: AtomicBool,
-    panicked: AtomicU64,
+    last_panic: Mutex<Option<(&'static str, Instant)>>,
 }
 
 /// Takes a task off the list when its future goes, however it goes.
@@ -40,6 +43,9 @@ struct Entry {
     id: u64,
     tasks: Arc<Tasks>,
 }
+
+/// Counts the task of a connection for as long as its future is there.
+struct Counted(Arc<Tasks>);
 
 /// Set off when the runtime drops the task that holds it.
 struct Sentinel {
@@ -68,7 +74,12 @@ impl TaskScope {
 
     /// A scope of its own on the same runtime: cancelling one leaves the other, joining one does not wait for the other.
     pub(crate) fn apart(&self) -> Self {
-        Self::new(self.handle.clone())
+        Self {
+            handle: self.handle.clone(),
+            token: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+            tasks: Arc::new(Tasks::default()),
+        }
     }
 
     /// Runs `task` until it returns or the scope is cancelled.
@@ -80,6 +91,17 @@ impl TaskScope {
             until_cancelled(cancelled, task).await;
         };
         self.run(task.instrument(tracing::debug_span!("task", name)));
+    }
+
+    /// Like [`spawn`](Self::spawn), for the tasks of connections, of which every call makes one: they are cancelled and
+    /// waited for as any other, and only counted instead of listed.
+    pub(crate) fn spawn_connection(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let counted = Counted::new(&self.tasks);
+        let cancelled = self.token.clone().cancelled_owned();
+        self.run(async move {
+            let _counted = counted;
+            until_cancelled(cancelled, task).await;
+        });
     }
 
     /// Runs `task` to its end, also when the scope is cancelled: for what must finish, such as a deregistration. The
@@ -107,7 +129,7 @@ impl TaskScope {
                 let task = until_cancelled(scope.token.clone().cancelled_owned(), make());
                 match scope.handle.spawn(scope.tracker.track_future(task)).await {
                     Err(error) if error.is_panic() => {
-                        scope.tasks.panicked.fetch_add(1, Ordering::Relaxed);
+                        *lock(&scope.tasks.last_panic) = Some((name, Instant::now()));
                         tracing::error!(task = name, "a task panicked and is started again");
                         tokio::time::sleep(RESTART_DELAY).await;
                     }
@@ -145,14 +167,16 @@ impl TaskScope {
         self.tasks.runtime_gone.load(Ordering::Relaxed)
     }
 
-    /// How often a supervised task panicked.
-    pub(crate) fn panics(&self) -> u64 {
-        self.tasks.panicked.load(Ordering::Relaxed)
+    /// The supervised task that panicked last, and when.
+    pub(crate) fn last_panic(&self) -> Option<(&'static str, Instant)> {
+        *lock(&self.tasks.last_panic)
     }
 
     /// The names of the tasks that run, of this scope and all that share its tree.
     pub(crate) fn alive(&self) -> Vec<&'static str> {
-        self.tasks.lock().values().copied().collect()
+        let mut names: Vec<_> = lock(&self.tasks.alive).values().copied().collect();
+        names.extend(std::iter::repeat_n("connection", self.tasks.connections.load(Ordering::Acquire)));
+        names
     }
 
     /// Waits until all tasks have ended, at most `within`; the error names those that have not.
@@ -166,7 +190,7 @@ impl TaskScope {
 
     fn list(&self, name: &'static str) -> Entry {
         let id = self.tasks.next.fetch_add(1, Ordering::Relaxed);
-        self.tasks.lock().insert(id, name);
+        lock(&self.tasks.alive).insert(id, name);
         Entry { id, tasks: Arc::clone(&self.tasks) }
     }
 
@@ -181,18 +205,29 @@ impl TaskScope {
     }
 }
 
-// === impl Tasks, Entry, Sentinel ===
+// === impl Tasks, Counted, Entry, Sentinel ===
 
-impl Tasks {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, &'static str>> {
-        // A panic cannot leave the map half changed: its operations are single inserts and removals.
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+/// Nothing that is locked here can be left half changed by a panic: changes are single writes, inserts and removals.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Counted {
+    fn new(tasks: &Arc<Tasks>) -> Self {
+        tasks.connections.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(tasks))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.tasks.lock().remove(&self.id);
+        lock(&self.tasks.alive).remove(&self.id);
     }
 }
 
@@ -259,7 +294,7 @@ mod tests {
         while let Some(run) = runs.recv().await {
             seen.push(run);
         }
-        assert_eq!((seen, scope.panics()), (vec![1, 2, 3], 2));
+        assert_eq!((seen, scope.last_panic().unwrap().0), (vec![1, 2, 3], "flaky"));
         assert_eq!(scope.join(SHORT).await, Ok(()));
     }
 

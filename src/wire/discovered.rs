@@ -23,6 +23,13 @@ pub(crate) struct DiscoverAnswer {
     pub(crate) instances: Vec<Bytes>,
 }
 
+impl DiscoverAnswer {
+    /// The answer in these bytes; its instances refer to them.
+    pub(crate) fn read(bytes: Bytes) -> Result<Self, DecodeError> {
+        Self::decode(bytes)
+    }
+}
+
 impl From<v1::DiscoverResponse> for DiscoverAnswer {
     fn from(mut response: v1::DiscoverResponse) -> Self {
         let instances = std::mem::take(&mut response.instances);

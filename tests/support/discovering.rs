@@ -1,6 +1,13 @@
 //! What the tests of the consumer's side share.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,6 +45,7 @@ pub fn serving(count: u16) -> (Server, SdkContext) {
     (server, context)
 }
 
+#[allow(single_use_lifetimes, reason = "an `impl Trait` argument cannot leave its lifetime out yet")]
 pub fn ports<'i>(list: impl IntoIterator<Item = &'i Instance>) -> Vec<u16> {
     list.into_iter().map(Instance::port).collect::<BTreeSet<_>>().into_iter().collect()
 }

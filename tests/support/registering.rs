@@ -1,6 +1,7 @@
 //! What the tests of the provider's side share.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

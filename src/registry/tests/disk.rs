@@ -177,7 +177,7 @@ async fn a_directory_that_cannot_be_written_is_said_once_and_tried_again_with_th
     while bench.registry.health().cache.is_none() {
         health.changed().await.unwrap();
     }
-    assert_eq!(bench.registry.health().cache.unwrap().kind(), ErrorKind::CacheIo);
+    assert_eq!(bench.registry.health().cache.unwrap().0.kind(), ErrorKind::CacheIo);
     std::fs::remove_file(&directory).unwrap();
     bench.registry.entry(&rule_key());
     bench.writer.apply(&rule_key(), rules("r1", "{}"));

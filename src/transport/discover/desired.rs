@@ -27,6 +27,8 @@ struct State {
     /// With the order in which they were wanted first.
     wanted: HashMap<ServiceEventKey, u64>,
     next: u64,
+    /// What the worker knows of `wanted`.
+    told: HashMap<ServiceEventKey, u64>,
     /// Keys that were added or removed, in that order; what became of them says `wanted`.
     touched: Vec<ServiceEventKey>,
     closed: bool,
@@ -93,19 +95,35 @@ impl Desired {
     pub(super) fn all(&self) -> Vec<ServiceEventKey> {
         let mut state = self.lock();
         state.touched.clear();
+        state.told = state.wanted.clone();
         let mut wanted: Vec<_> = state.wanted.iter().map(|(key, order)| (*order, key.clone())).collect();
         wanted.sort_unstable();
         wanted.into_iter().map(|(_, key)| key).collect()
     }
 
-    /// What changed since the last look.
+    /// What changed since the last look. A key that was forgotten and is wanted again is both: whoever wants it now waits
+    /// for an answer of his own.
     pub(super) fn changes(&self) -> Vec<Change> {
         let mut state = self.lock();
-        let touched = std::mem::take(&mut state.touched);
-        let to_change = |key: ServiceEventKey| {
-            if state.wanted.contains_key(&key) { Change::Want(key) } else { Change::Forget(key) }
-        };
-        touched.into_iter().map(to_change).collect()
+        let State { wanted, told, touched, .. } = &mut *state;
+        let mut changes = Vec::new();
+        for key in std::mem::take(touched) {
+            let now = wanted.get(&key).copied();
+            let before = match now {
+                Some(order) => told.insert(key.clone(), order),
+                None => told.remove(&key),
+            };
+            if before == now {
+                continue;
+            }
+            if before.is_some() {
+                changes.push(Change::Forget(key.clone()));
+            }
+            if now.is_some() {
+                changes.push(Change::Want(key));
+            }
+        }
+        changes
     }
 
     /// Whether all handles are gone.
@@ -151,11 +169,22 @@ mod tests {
         handle.want(key("b"));
         handle.forget(&key("b"));
         handle.forget(&key("never"));
-        let changes = desired.changes();
-        assert_eq!(changes.first(), Some(&Change::Want(key("a"))));
-        assert!(changes.iter().skip(1).all(|change| *change == Change::Forget(key("b"))), "{changes:?}");
+        assert_eq!(desired.changes(), [Change::Want(key("a"))]);
         assert!(desired.changes().is_empty());
         assert_eq!(desired.all(), [key("a")]);
+        handle.forget(&key("a"));
+        assert_eq!(desired.changes(), [Change::Forget(key("a"))]);
+    }
+
+    #[test]
+    fn a_key_that_was_forgotten_and_is_wanted_again_is_told_as_both() {
+        let (handle, desired) = pair();
+        handle.want(key("a"));
+        assert_eq!(desired.changes().len(), 1);
+        handle.forget(&key("a"));
+        handle.want(key("a"));
+        assert_eq!(desired.changes(), [Change::Forget(key("a")), Change::Want(key("a"))]);
+        assert!(desired.changes().is_empty());
     }
 
     #[test]

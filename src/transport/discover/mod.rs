@@ -7,6 +7,7 @@
 //! whatever happens to streams and servers, and the sink hears every answer of a wanted key, in order, from one task.
 
 mod capability;
+mod codec;
 mod desired;
 mod edges;
 mod schedule;

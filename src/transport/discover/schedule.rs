@@ -126,6 +126,10 @@ impl Schedule {
         }
     }
 
+    pub(super) fn wants(&self, key: &ServiceEventKey) -> bool {
+        self.ids.contains_key(key)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -15,23 +16,22 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::server::ServerAddr;
 use crate::pb::v1;
 use crate::transport::Inner;
-use crate::transport::auth::Operation;
+use crate::transport::auth::{Operation, Stamp};
+use crate::transport::discover::codec::AnswerCodec;
 use crate::transport::discover::schedule::MAX_OUTSTANDING;
 use crate::transport::pool::Link;
 use crate::transport::rpc;
+use crate::util::deadline::after;
 use crate::wire::discovered::DiscoverAnswer;
 
 type Opening = Pin<Box<dyn Future<Output = Result<Response<Streaming<DiscoverAnswer>>, Status>> + Send>>;
 
-/// Reads answers as far as the worker needs them; the generated client would decode every instance.
-type Codec = tonic_prost::ProstCodec<v1::DiscoverRequest, DiscoverAnswer>;
-
-const METHOD: PathAndQuery = PathAndQuery::from_static("/v1.PolarisGRPC/Discover");
+const METHOD: &str = "/v1.PolarisGRPC/Discover";
 
 /// A discover stream. Dropping it ends it.
 pub(super) struct Session {
     link: Arc<Link>,
-    request_id: Arc<str>,
+    stamp: Stamp,
     questions: mpsc::Sender<v1::DiscoverRequest>,
     answers: Answers,
 }
@@ -55,14 +55,20 @@ impl Session {
     pub(super) async fn open(transport: &Inner, server: &ServerAddr) -> Result<Self> {
         let (questions, asked) = mpsc::channel(MAX_OUTSTANDING);
         let mut request = Request::new(ReceiverStream::new(asked));
-        let request_id = transport.auth.stamp(request.metadata_mut(), Operation::Discover).await?;
-        let link = transport.pool.link(server)?;
+        let until = after(Instant::now(), transport.options.message_timeout);
+        let stamp = transport.auth.stamp(request.metadata_mut(), Operation::Discover, until).await?;
+        let link = transport.pool.link(server, until).await?;
         let mut client = Grpc::new(link.channel()).max_decoding_message_size(transport.options.max_message_size);
         let opening = Box::pin(async move {
             client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-            client.streaming(request, METHOD, Codec::default()).await
+            client.streaming(request, PathAndQuery::from_static(METHOD), AnswerCodec).await
         });
-        Ok(Self { link, request_id, questions, answers: Answers::Opening(opening) })
+        Ok(Self { link, stamp, questions, answers: Answers::Opening(opening) })
+    }
+
+    /// Of the token that the stream was opened with, and carries for as long as it lives.
+    pub(super) fn token_generation(&self) -> u64 {
+        self.stamp.generation
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -110,6 +116,6 @@ impl Session {
 
     /// Says where an error happened.
     pub(super) fn about(&self, error: Error) -> Error {
-        error.with_address(self.link.server().to_string()).with_request_id(Arc::clone(&self.request_id))
+        error.with_address(self.link.server().to_string()).with_request_id(Arc::clone(&self.stamp.id))
     }
 }

@@ -5,6 +5,7 @@
 //! the next one is opened after a delay that starts over only once a server has answered: one that accepts and closes is
 //! not hammered.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +18,13 @@ use super::edges::Edges;
 use super::schedule::{Pace, Question, Schedule, Step, StreamEnd, Verdict};
 use super::session::{Ended, Session};
 use crate::error::{Error, ErrorKind, ServerCode};
-use crate::model::key::{ResourceKind, ServiceEventKey};
+use crate::model::key::ServiceEventKey;
 use crate::model::server::ServerAddr;
 use crate::model::snapshot::Answer;
 use crate::transport::Inner;
 use crate::transport::clusters::Cluster;
 use crate::util::backoff::Backoff;
+use crate::util::deadline::after;
 use crate::wire::code::Answered;
 use crate::wire::discovered::DiscoverAnswer;
 use crate::wire::{request, resource};
@@ -31,6 +33,12 @@ use crate::wire::{request, resource};
 const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(20);
 /// Answers in a row that speak of trouble in the server, after which another one is tried.
 const MAX_FAULTS: u32 = 3;
+/// How long an answer that is overdue is waited for with nothing else going on: when this process stood still, the
+/// answer is here, and only was not read.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// As long as for ever, in sums that must not overflow.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The worker of one context.
 pub(super) struct Worker {
@@ -40,6 +48,8 @@ pub(super) struct Worker {
     schedule: Schedule,
     backoff: Backoff,
     edges: Edges,
+    /// Keys whose answers went by another name, and were taken for another key's once already.
+    misnamed: HashSet<ServiceEventKey>,
 }
 
 /// How a stream ended.
@@ -77,16 +87,16 @@ struct Broken {
 impl Worker {
     pub(super) fn new(transport: Arc<Inner>, desired: Arc<Desired>, sink: Arc<dyn ResourceSink>) -> Self {
         let options = &transport.options;
-        let pace = Pace { refresh: options.refresh_interval, answer: options.message_timeout };
+        let pace = Pace { refresh: options.refresh_interval.min(FAR), answer: options.message_timeout.min(FAR) };
         // A client that looks for a server costs it no more than one that polls, and what changed while no server could
         // be reached is seen within one period of one being back.
-        let backoff = Backoff::new(options.reconnect_base, options.refresh_interval);
+        let backoff = Backoff::new(options.reconnect_base.min(FAR), pace.refresh);
         let mut schedule = Schedule::new(pace);
         for key in desired.all() {
             schedule.want(key);
         }
         let edges = Edges::new(Arc::clone(&sink));
-        Self { transport, desired, sink, schedule, backoff, edges }
+        Self { transport, desired, sink, schedule, backoff, edges, misnamed: HashSet::new() }
     }
 
     /// Runs until all handles are gone, or until it is cancelled.
@@ -118,7 +128,10 @@ impl Worker {
         for change in self.desired.changes() {
             match change {
                 Change::Want(key) => self.schedule.want(key),
-                Change::Forget(key) => self.schedule.forget(&key),
+                Change::Forget(key) => {
+                    self.schedule.forget(&key);
+                    self.misnamed.remove(&key);
+                }
             }
         }
     }
@@ -129,8 +142,8 @@ impl Worker {
         if unauthorized {
             pause = UNAUTHORIZED_PAUSE.mul_f64(rand::rng().random_range(0.5..1.5));
         }
-        let until = Instant::now() + pause;
-        let mut replaced = self.transport.clusters.replaced();
+        let until = after(Instant::now(), pause);
+        let mut replaced = self.transport.clusters.replaced(Cluster::Discover);
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,
@@ -157,7 +170,7 @@ impl Worker {
             }
         };
         self.schedule.connected(&stream.name);
-        let mut replaced = self.transport.clusters.replaced();
+        let mut replaced = self.transport.clusters.replaced(Cluster::Discover);
         loop {
             let now = Instant::now();
             if self.desired.is_closed() {
@@ -171,14 +184,8 @@ impl Worker {
             let wake_at = self.wake_at(&stream, now);
             let outcome = tokio::select! {
                 () = self.desired.changed() => { self.catch_up(); Ok(()) }
-                answer = stream.session.answer() => match answer {
-                    Ok(answer) => self.take(&mut stream, answer).await,
-                    Err(Ended { error, by_server }) => {
-                        let end = if by_server { StreamEnd::Ended } else { StreamEnd::Lost };
-                        Err(Some(Broken { error, end }))
-                    }
-                },
-                () = tokio::time::sleep_until(wake_at) => self.overdue(&stream).map_err(Some),
+                answer = stream.session.answer() => self.heard(&mut stream, answer).await,
+                () = tokio::time::sleep_until(wake_at) => self.overdue(&mut stream).await,
                 Ok(()) = replaced.changed() => Ok(()),
             };
             match outcome {
@@ -214,7 +221,7 @@ impl Worker {
         if !self.schedule.is_empty() {
             stream.used = now;
         }
-        let idle = now >= stream.used + self.transport.options.idle_timeout;
+        let idle = now >= after(stream.used, self.transport.options.idle_timeout);
         (stream.leaving || idle) && self.schedule.outstanding() == 0
     }
 
@@ -236,25 +243,48 @@ impl Worker {
 
     fn wake_at(&self, stream: &Stream, now: Instant) -> Instant {
         let poll = self.schedule.wake_at(now).filter(|_| !stream.leaving);
-        let idle = self.schedule.is_empty().then(|| stream.used + self.transport.options.idle_timeout);
+        let idle = self.schedule.is_empty().then(|| after(stream.used, self.transport.options.idle_timeout));
         let switch = self.transport.clusters.next_switch(Cluster::Discover).filter(|at| *at > now);
         let far = now + Duration::from_secs(3600);
         [poll, idle, switch, self.schedule.deadline()].into_iter().flatten().fold(far, Instant::min)
     }
 
     /// Fails when the next answer should have come.
-    fn overdue(&self, stream: &Stream) -> Result<(), Broken> {
+    async fn overdue(&mut self, stream: &mut Stream) -> Result<(), Option<Broken>> {
         if self.schedule.deadline().is_none_or(|deadline| Instant::now() < deadline) {
             return Ok(());
         }
+        if let Ok(answer) = tokio::time::timeout(GRACE, stream.session.answer()).await {
+            return self.heard(stream, answer).await;
+        }
         let within = self.transport.options.message_timeout;
         let error = Error::new(ErrorKind::Timeout, format!("discover: no answer within {within:?}"));
-        Err(Broken { error: stream.session.about(error), end: StreamEnd::Lost })
+        Err(Some(Broken { error: stream.session.about(error), end: StreamEnd::Lost }))
+    }
+
+    /// Takes what the stream brought: an answer, or its end.
+    async fn heard(
+        &mut self,
+        stream: &mut Stream,
+        answer: Result<DiscoverAnswer, Ended>,
+    ) -> Result<(), Option<Broken>> {
+        let Ended { error, by_server } = match answer {
+            Ok(answer) => return self.take(stream, answer).await,
+            Err(ended) => ended,
+        };
+        let used = stream.session.token_generation();
+        if error.kind() == ErrorKind::Unauthorized && self.renewed_token(used).await {
+            return Err(None);
+        }
+        let end = if by_server { StreamEnd::Ended } else { StreamEnd::Lost };
+        Err(Some(Broken { error, end }))
     }
 
     /// Takes an answer. Fails if the stream cannot be trusted any more, with nothing if it needs another token.
     async fn take(&mut self, stream: &mut Stream, answer: DiscoverAnswer) -> Result<(), Option<Broken>> {
         let now = Instant::now();
+        // Before anything is made of the answer: its key may be wanted no more, or by somebody else.
+        self.catch_up();
         let broken = |why: &str| {
             let error = stream.session.about(Error::new(ErrorKind::Network, format!("discover: {why}")));
             Some(Broken { error, end: StreamEnd::Lost })
@@ -274,12 +304,28 @@ impl Worker {
                     self.sink.apply(&key, Answer::Unsupported);
                 }
             }
-            Question::Key(key) if is_out_of_step(key.kind, &answer) => {
+            Question::Key(key) if self.is_out_of_step(&key, &answer) => {
                 return Err(broken("answers are out of step with the questions"));
             }
             Question::Key(key) => return self.deliver(stream, &key, answer, now).await,
         }
         Ok(())
+    }
+
+    /// Whether a good answer names another kind than was asked for, or another service that is wanted too. Errors may
+    /// name none or a wrong one. Services may go by another name when they were asked for by an alias, and not every
+    /// server says so: a key whose answers go on naming another one is believed the second time.
+    fn is_out_of_step(&mut self, asked: &ServiceEventKey, answer: &DiscoverAnswer) -> bool {
+        if !answer.code().is_success() {
+            return false;
+        }
+        let subject = resource::subject(&answer.head);
+        if subject.kind.is_some_and(|kind| kind != asked.kind) {
+            return true;
+        }
+        let Some(named) = subject.service.filter(|_| answer.head.alias_for.is_none()) else { return false };
+        let another = named != asked.service && self.schedule.wants(&named.of(asked.kind));
+        another && self.misnamed.insert(asked.clone())
     }
 
     /// Hands an answer of a wanted key to the sink.
@@ -314,7 +360,7 @@ impl Worker {
         };
         let verdict = verdict(&error);
         self.schedule.settle(key, verdict, now, &mut rand::rng());
-        if error.kind() == ErrorKind::Unauthorized && self.transport.auth.refresh().await {
+        if error.kind() == ErrorKind::Unauthorized && self.renewed_token(stream.session.token_generation()).await {
             return Err(None);
         }
         self.sink.apply(key, Answer::Failed(error.clone()));
@@ -328,6 +374,12 @@ impl Worker {
             return Err(Some(Broken { error, end: StreamEnd::Lost }));
         }
         Ok(())
+    }
+
+    /// After a refusal of the token of generation `used`: whether there is another one.
+    async fn renewed_token(&self, used: u64) -> bool {
+        let until = after(Instant::now(), self.transport.options.message_timeout);
+        self.transport.auth.refresh(used, until).await
     }
 
     /// The server gave a useful answer.
@@ -360,12 +412,6 @@ impl Worker {
         }
         End::Failed { unauthorized: error.kind() == ErrorKind::Unauthorized }
     }
-}
-
-/// Whether a good answer names another kind than was asked for. Errors may name none or a wrong one; services may go by
-/// another name when they were asked for by an alias.
-fn is_out_of_step(asked: ResourceKind, answer: &DiscoverAnswer) -> bool {
-    answer.code().is_success() && resource::subject(&answer.head).kind.is_some_and(|kind| kind != asked)
 }
 
 fn verdict(error: &Error) -> Verdict {

@@ -11,6 +11,7 @@ use tonic::Code;
 use super::{DiscoverHandle, LinkState, ResourceSink};
 use crate::error::ErrorKind;
 use crate::model::key::{ResourceKind, Revision, ServiceEventKey, ServiceKey};
+use crate::model::server::ServerAddr;
 use crate::model::snapshot::{Answer, Resource};
 use crate::pb::v1;
 use crate::transport::scripted::{Ask, Mode, Net, Reply, addr, code, full};
@@ -535,6 +536,126 @@ async fn a_refused_token_is_renewed_and_the_stream_opened_with_it() {
     assert!(renewed.elapsed() < 300 * SECOND);
     let ask = net.node("a").asked().pop().unwrap();
     assert!(ask.metadata.get("request-id").unwrap().to_str().unwrap().starts_with('4'));
+    net.ends().await;
+}
+
+/// A token, and which one the server takes.
+fn rotating() -> (TokenSource, Arc<Mutex<&'static str>>) {
+    let token = Arc::new(Mutex::new("one"));
+    let current = Arc::clone(&token);
+    (TokenSource::from_fn(move || (*current.lock().unwrap()).to_owned()), token)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_does_not_keep_a_token_that_another_call_has_renewed() {
+    for refusal in [code(401_001), Reply::Fail(Code::Unauthenticated), Reply::Fail(Code::PermissionDenied)] {
+        let net = Net::new(&["a"]);
+        let (token, current) = rotating();
+        let (transport, handle, sink) = start_with(&net, TransportOptions { token, ..net.options() });
+        let carries = |metadata: &tonic::metadata::MetadataMap, current: &Mutex<&str>| {
+            metadata.get("x-polaris-token").is_some_and(|token| token == *current.lock().unwrap())
+        };
+        let (taken, refused) = (Arc::clone(&current), refusal.clone());
+        net.node("a").on_discover(move |ask| match carries(&ask.metadata, &taken) {
+            true => answer(&ask.request, *taken.lock().unwrap()),
+            false => refused.clone(),
+        });
+        let taken = Arc::clone(&current);
+        net.node("a").on_unary(move |call| code(if carries(&call.metadata, &taken) { 200_000 } else { 401_001 }));
+        handle.want(key("a"));
+        sink.wait_full(&key("a"), "one").await;
+        tokio::time::sleep(10 * SECOND).await;
+        *current.lock().unwrap() = "two";
+        let target = crate::model::request::registration::Heartbeat::new(("default", "a"), ("h", 1)).target;
+        transport.heartbeat(&target, 5 * SECOND).await.unwrap();
+        let renewed = Instant::now();
+        sink.wait_full(&key("a"), "two").await;
+        assert!(renewed.elapsed() < 5 * SECOND, "{refusal:?}: {:?}", renewed.elapsed());
+        assert!(!sink.told().iter().any(|what| matches!(what, What::Down(_) | What::Failed(..))), "{refusal:?}");
+        net.ends().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_forgotten_and_wanted_again_at_once_is_asked_for_at_once() {
+    let net = Net::new(&["a"]);
+    let options = TransportOptions { refresh_interval: 600 * SECOND, ..net.options() };
+    let (_transport, handle, sink) = start_with(&net, options);
+    handle.want(key("a"));
+    sink.wait_full(&key("a"), "1").await;
+    handle.forget(&key("a"));
+    handle.want(key("a"));
+    sink.wait(2, |what| *what == What::Full(key("a"), "1".to_owned())).await;
+    let asked = net.node("a").asked();
+    assert!(asked[1].at - asked[0].at < SECOND, "{asked:?}");
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_does_not_take_its_server_for_dead() {
+    let net = Net::new(&["a"]);
+    let (_transport, handle, sink) = start(&net);
+    net.node("a").on_discover(|ask| Reply::After(SECOND, Box::new(full(&ask.request, "1"))));
+    handle.want(key("a"));
+    while net.node("a").asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(60 * SECOND).await;
+    sink.wait_full(&key("a"), "1").await;
+    assert!(!sink.told().iter().any(|what| matches!(what, What::Down(_))), "{:?}", sink.told());
+    assert_eq!(net.node("a").dials().len(), 1);
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_names_another_wanted_service_ends_the_stream_once() {
+    let net = Net::new(&["a"]);
+    let (_transport, handle, sink) = start(&net);
+    // As a server would that answers an alias with the name of its source, and does not say so.
+    net.node("a").on_discover(|ask| {
+        let mut said = full(&ask.request, "1");
+        said.service.as_mut().unwrap().name = Some("source".to_owned());
+        Reply::Answer(Box::new(said))
+    });
+    handle.want(key("source"));
+    sink.wait_full(&key("source"), "1").await;
+    handle.want(key("alias"));
+    sink.wait_full(&key("alias"), "1").await;
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(net.node("a").dials().len(), 2);
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_left_the_list_is_left_though_calls_had_moved_on() {
+    let net = Net::new(&["a", "b"]);
+    let options = TransportOptions { addresses: vec![addr("a")], ..net.options() };
+    let (transport, handle, sink) = start_with(&net, options);
+    handle.want(key("a"));
+    sink.wait(1, |what| *what == What::Up("a:8091".to_owned())).await;
+    transport.set_servers(Cluster::Discover, vec![addr("a"), addr("b")]);
+    transport.0.clusters.failed(Cluster::Discover, &addr("a"), Instant::now());
+    assert_eq!(transport.0.clusters.current(Cluster::Discover, Instant::now()), Some(addr("b")));
+    transport.set_servers(Cluster::Discover, vec![addr("b")]);
+    sink.wait(1, |what| *what == What::Up("b:8091".to_owned())).await;
+    net.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pause_after_a_failure_is_not_cut_short_by_servers_of_another_cluster() {
+    let net = Net::new(&["a"]);
+    net.node("a").mode(Mode::Refuse);
+    let options = TransportOptions { reconnect_base: 400 * SECOND, refresh_interval: 400 * SECOND, ..net.options() };
+    let (transport, handle, sink) = start_with(&net, options);
+    handle.want(key("a"));
+    sink.wait(1, |what| matches!(what, What::Down(_))).await;
+    transport.set_servers(Cluster::HealthCheck, vec![addr("b")]);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(net.node("a").dials().len(), 1);
+    net.node("a").mode(Mode::Serve);
+    transport.set_servers(Cluster::Discover, vec![ServerAddr::new("a", 8092, false)]);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(net.node("a").dials().len(), 2);
     net.ends().await;
 }
 
