@@ -134,7 +134,7 @@ async fn an_old_instance_that_is_deregistered_is_gone_for_everyone() {
     let present = async || sees(&consumer, &key, 9001).await.is_some();
     throughout("it ages", Duration::from_secs(7), present).await;
     let (removed, ()) = tokio::join!(registration.deregister(), async {
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        throughout("it drains", Duration::from_secs(6), async || true).await;
         provider.provider().register(instance(&service("newer"), 9002)).await.unwrap();
     });
     removed.unwrap();

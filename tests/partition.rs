@@ -60,7 +60,7 @@ async fn follow(mut watch: InstanceWatch, seen: tokio::sync::watch::Sender<Seen>
             }
         });
     }
-    pending().await
+    pending::<()>().await;
 }
 
 /// `second` is how long a second lasts here: a real clock has less time than a paused one.

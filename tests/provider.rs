@@ -23,7 +23,9 @@ mod support;
 use std::time::Duration;
 
 use polarismesh::testing::{Grant, Rpc, Server, instance};
-use polarismesh::{Deregister, ErrorKind, Heartbeat, Location, Register, RegistrationState, TokenSource};
+use polarismesh::{
+    Deregister, ErrorKind, Heartbeat, Location, Register, RegistrationState, SdkContext, ServerCode, TokenSource,
+};
 use registering::*;
 use support::throughout;
 use tokio::time::Instant;
@@ -305,10 +307,7 @@ async fn a_register_that_is_refused_leaves_nothing_wanted() {
     server.service(key()).alias_of(("default", "source"));
     let context = server.context().unwrap();
     let error = context.provider().register(at(1)).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.server_code().map(polarismesh::ServerCode::get)),
-        (ErrorKind::InvalidArgument, Some(400_000))
-    );
+    assert_eq!((error.kind(), error.server_code().map(ServerCode::get)), (ErrorKind::InvalidArgument, Some(400_000)));
     assert!(error.to_string().contains("payments"), "{error}");
     server.clear_calls();
     pass(60 * SECOND).await;
@@ -820,4 +819,58 @@ async fn deregister_when_ends_after_the_removal() {
     let registration = context.provider().register(at(1)).await.unwrap();
     registration.deregister_when(std::future::ready(())).await;
     assert!(seen(&server, 1).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_for_good_ends_the_wait_for_a_registration() {
+    let server = Server::in_memory();
+    server.service(("default", "source")).instance(instance(HOST, 9));
+    server.service(key()).alias_of(("default", "source"));
+    let context = server.context().unwrap();
+    let registration = context.provider().register_in_background(at(1)).unwrap();
+    let error = registration.registered().await.unwrap_err();
+    assert_eq!(error.server_code().map(ServerCode::get), Some(400_000), "{error}");
+    assert!(matches!(registration.state(), RegistrationState::Rejected(_)));
+}
+
+/// An executor of no runtime: parks the thread between polls.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut work = std::pin::pin!(work);
+    loop {
+        match work.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(value) => return value,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[test]
+fn a_caller_without_a_runtime_may_use_a_context_that_has_one() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let server = runtime.block_on(Server::listen("127.0.0.1:0")).unwrap();
+    let context = server.builder().runtime(runtime.handle().clone()).build().unwrap();
+    block_on(async {
+        context.ready(Duration::from_secs(5)).await.unwrap();
+        let registration = context.provider().register(at(1)).await.unwrap();
+        registration.update(|wanted| drop(wanted.set_weight(7))).await.unwrap();
+        assert_eq!(context.consumer().get_one_instance(&key()).await.unwrap().weight(), 7);
+        context.provider().heartbeat(Heartbeat::new(key(), (HOST, 1))).await.unwrap();
+        registration.deregister().await.unwrap();
+        context.shutdown(Duration::from_secs(5)).await.unwrap();
+    });
+    runtime.block_on(server.shutdown());
+}
+
+#[tokio::test]
+async fn a_context_of_fixed_services_only_is_ready() {
+    let context = SdkContext::builder().fixed(key(), [(HOST, 80)]).build().unwrap();
+    context.ready(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(context.consumer().get_one_instance(&key()).await.unwrap().authority(), "10.0.0.1:80");
 }

@@ -402,3 +402,29 @@ fn a_thousand_idle_contexts_leave_no_task_and_no_descriptor() {
         .unwrap();
     assert!(test.status.success(), "{}", String::from_utf8_lossy(&test.stdout));
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_slow_registration_costs_no_other_its_removal() {
+    let server = Server::in_memory();
+    let context = server.builder().set("provider.drain", "60s").build().unwrap();
+    context.provider().register(at(1)).await.unwrap();
+    let slow = |call: &Call| call.addr().is_some_and(|addr| addr.port() == 2);
+    server.on(Rpc::Register).when(slow).delay(5 * SECOND);
+    context.provider().register_in_background(at(2)).unwrap();
+    context.shutdown(6 * SECOND).await.ok();
+    assert!(seen(&server, 1).is_none(), "the drain was cut short in time for the removal");
+}
+
+#[tokio::test(start_paused = true)]
+async fn beats_by_hand_are_taken_while_an_instance_drains() {
+    let server = Server::in_memory();
+    let context = server.builder().set("provider.drain", "20s").build().unwrap();
+    context.provider().register(at(1).manual_heartbeat()).await.unwrap();
+    let closing = context.clone();
+    let closing = tokio::task::spawn(async move { closing.shutdown(60 * SECOND).await });
+    server.wait_until(|server| seen(server, 1).unwrap().is_isolated()).await.unwrap();
+    context.provider().heartbeat(Heartbeat::new(key(), (HOST, 1))).await.unwrap();
+    let refused = context.provider().register(at(2)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed, "nothing new is taken: {refused}");
+    closing.await.unwrap().unwrap();
+}

@@ -62,7 +62,8 @@ impl ProviderApi {
     ///
     /// When the future is dropped nothing is wanted any more, and what was sent is undone in the background.
     pub async fn register(&self, register: impl Into<Register>) -> Result<Registration> {
-        let (record, version) = self.context.inner().registrar()?.register(register.into()).await?;
+        let (record, version) =
+            self.context.inner().inside(self.context.inner().registrar()?.register(register.into())).await?;
         Ok(Registration { context: self.context.clone(), record, version })
     }
 
@@ -88,7 +89,7 @@ impl ProviderApi {
     ///
     /// The removal of an instance of this context goes on when the future is dropped.
     pub async fn deregister(&self, request: impl Into<Deregister>) -> Result<()> {
-        self.context.inner().registrar()?.deregister(request.into()).await
+        self.context.inner().inside(self.context.inner().registrar()?.deregister(request.into())).await
     }
 
     /// Beats once, for instances that were registered with [`Register::manual_heartbeat`] or by others.
@@ -102,7 +103,7 @@ impl ProviderApi {
     ///
     /// Safe to drop; the beat may have reached the server.
     pub async fn heartbeat(&self, request: impl Into<Heartbeat>) -> Result<()> {
-        self.context.inner().registrar()?.heartbeat(request.into()).await
+        self.context.inner().inside(self.context.inner().registrar()?.heartbeat(request.into())).await
     }
 }
 
@@ -164,7 +165,7 @@ impl Registration {
     ///
     /// When the future is dropped the change is taken back.
     pub async fn update(&self, change: impl FnOnce(&mut Register) + Send) -> Result<()> {
-        self.context.inner().registrar()?.update(&self.record, change).await
+        self.context.inner().inside(self.context.inner().registrar()?.update(&self.record, change)).await
     }
 
     /// Takes the instance out of service, or back into it, while it stays registered.
@@ -177,7 +178,7 @@ impl Registration {
     ///
     /// The wish stays when the future is dropped.
     pub async fn set_isolated(&self, yes: bool) -> Result<()> {
-        self.context.inner().registrar()?.set_isolated(&self.record, yes).await
+        self.context.inner().inside(self.context.inner().registrar()?.set_isolated(&self.record, yes)).await
     }
 
     /// Isolates the instance, lets callers drain for as long as the registration says (5 s by default), and removes it.

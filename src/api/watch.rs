@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::FusedStream;
-use tokio::time::Instant;
 use tokio_stream::Stream;
 
 use crate::api::consumer::ConsumerApi;
@@ -168,7 +167,7 @@ impl<T: Watched> Watching<T> {
 
     fn freshness(&self) -> Option<Freshness> {
         match &self.source {
-            WatchSource::Live(watch) => watch.entry().freshness(Instant::now()),
+            WatchSource::Live(watch) => watch.freshness(),
             WatchSource::Refused(_) => None,
         }
     }

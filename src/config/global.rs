@@ -40,7 +40,7 @@ pub struct System {
 }
 
 /// One dedicated cluster of the control plane.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", expecting = "a section")]
 #[non_exhaustive]
 pub struct Cluster {
@@ -50,9 +50,6 @@ pub struct Cluster {
     /// Name of the cluster's service, such as `polaris.discover`; empty: the cluster is not used.
     #[serde(deserialize_with = "scalar::text")]
     pub service: String,
-    /// How often its list of servers is asked for. Default 1 minute, at least 100 ms.
-    #[serde(with = "duration")]
-    pub refresh_interval: Duration,
 }
 
 /// Section `global.api`.
@@ -182,12 +179,6 @@ impl Cluster {
     #[must_use]
     pub fn key(&self) -> Option<(&str, &str)> {
         (!self.namespace.is_empty() && !self.service.is_empty()).then_some((&self.namespace, &self.service))
-    }
-}
-
-impl Default for Cluster {
-    fn default() -> Self {
-        Self { namespace: String::new(), service: String::new(), refresh_interval: Duration::from_secs(60) }
     }
 }
 

@@ -35,12 +35,15 @@ const NO_LISTENER: Class = Never("no port is opened: the application serves what
 pub(super) const KEYS: &[Row] = &[
     Row("", Used, "strict"),
     // --- global
-    Row("global.system.discoverCluster", Used, "namespace service refreshInterval"),
-    Row("global.system.healthCheckCluster", Used, "namespace service refreshInterval"),
-    Row("global.system.configCluster", Used, "namespace service refreshInterval"),
+    Row("global.system.discoverCluster", Used, "namespace service"),
+    Row("global.system.healthCheckCluster", Used, "namespace service"),
+    Row("global.system.configCluster", Used, "namespace service"),
     Row("global.system.discoverCluster", Never(OWN_CHOICE), "routers lbPolicy sameAsBuiltin"),
+    Row("global.system.discoverCluster", Never("its servers are followed as every service is"), "refreshInterval"),
     Row("global.system.healthCheckCluster", Never(OWN_CHOICE), "routers lbPolicy sameAsBuiltin"),
+    Row("global.system.healthCheckCluster", Never("its servers are followed as every service is"), "refreshInterval"),
     Row("global.system.configCluster", Never(OWN_CHOICE), "routers lbPolicy sameAsBuiltin"),
+    Row("global.system.configCluster", Never("its servers are followed as every service is"), "refreshInterval"),
     Row("global.system.monitorCluster", REPORTING, "namespace service refreshInterval routers lbPolicy sameAsBuiltin"),
     Row("global.system", Never("there is no agent to run with, and one engine"), "mode flow.name"),
     Row("global.system", Later("variables of routing rules are not built yet"), "variables.**"),

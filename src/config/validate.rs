@@ -80,7 +80,6 @@ fn cluster(at: &str, cluster: &Cluster, problems: &mut Problems) {
     if cluster.namespace.is_empty() != cluster.service.is_empty() {
         problems.push(at, "namespace and service must both be set, or neither");
     }
-    problems.at_least(&format!("{at}.refreshInterval"), cluster.refresh_interval, 100 * MILLISECOND);
 }
 
 fn connector(connector: &ServerConnector, problems: &mut Problems) {
@@ -251,9 +250,6 @@ mod tests {
     #[test]
     fn every_bound_is_kept_by_the_last_value_inside_and_broken_by_the_first_outside() {
         for (path, inside, outside) in [
-            ("global.system.discoverCluster.refreshInterval", "100ms", "99ms"),
-            ("global.system.healthCheckCluster.refreshInterval", "100ms", "99ms"),
-            ("global.system.configCluster.refreshInterval", "100ms", "99ms"),
             ("global.api.timeout", "1ms", "0"),
             ("global.api.reportInterval", "1s", "999"),
             ("global.serverConnector.connectTimeout", "1ms", "0"),

@@ -10,6 +10,7 @@ pub(crate) mod feed;
 mod liveness;
 mod options;
 mod shutdown;
+mod start;
 mod state;
 
 use std::fmt;
@@ -19,28 +20,23 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 pub use builder::SdkContextBuilder;
 pub use shutdown::ShutdownError;
 pub use state::{ContextState, StateWatch, Trouble};
 
-use crate::config::{Config, Global};
+use crate::config::Config;
 use crate::context::liveness::Liveness;
 use crate::engine::Engine;
-use crate::engine::cluster;
 use crate::engine::contact::{Contact, Known};
 use crate::engine::location::LocationCell;
 use crate::engine::register::Registrar;
-use crate::engine::report::{self, Reporter};
 use crate::engine::world::{LeftIsolated, Turns, World};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::key::{ResourceKind, ServiceKey};
 use crate::registry::LocalRegistry;
+use crate::transport::Transport;
 use crate::transport::discover::LinkState;
-use crate::transport::{Cluster, Transport};
 use crate::util::clock::WallClock;
-use crate::util::deadline::after;
 use crate::util::task::TaskScope;
 
 /// How long the state tells of a task that panicked and was started again.
@@ -168,7 +164,8 @@ impl SdkContext {
             }
             Err(Inner::closed_error())
         };
-        tokio::time::timeout(within, ready).await.unwrap_or_else(|_| {
+        let ready = async { tokio::time::timeout(within, ready).await };
+        self.0.inside(ready).await.unwrap_or_else(|_| {
             let state = self.state();
             let error = Error::new(ErrorKind::Timeout, format!("not ready within {within:?}; {state}"));
             Err(match state {
@@ -195,7 +192,7 @@ impl SdkContext {
     ///
     /// A shutdown that has begun goes on when the future is dropped.
     pub async fn shutdown(&self, within: Duration) -> Result<(), ShutdownError> {
-        shutdown::shutdown(&self.0, within).await
+        self.0.inside(shutdown::shutdown(&self.0, within)).await
     }
 
     fn of(inner: Arc<Inner>) -> Self {
@@ -216,6 +213,11 @@ impl fmt::Debug for SdkContext {
 // === impl Inner ===
 
 impl Inner {
+    /// Awaits `work` inside of the context's runtime: callers may be on another one, or on none.
+    pub(crate) fn inside<T>(&self, work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
+        self.scope.inside(work)
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -273,75 +275,6 @@ impl Inner {
                 registrar.location_changed();
             }
         });
-    }
-
-    /// What goes on in the background begins with the first use of anything.
-    pub(crate) fn start(&self) {
-        // Read before it is written: this is on the way of every call, and a shared line that is only read is free.
-        if self.started.load(Ordering::Relaxed) || self.started.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        if self.config.global.server_connector.addresses.is_empty() {
-            return;
-        }
-        self.wake_on_contact();
-        self.follow_clusters();
-        self.report();
-    }
-
-    /// Asks a control plane something that costs it nothing, where no client report and nobody else does.
-    fn make_contact(&self, within: Duration) {
-        let asks_nobody = self.config.global.server_connector.addresses.is_empty();
-        if self.config.global.api.report_enable || asks_nobody || self.state().is_ready() {
-            return;
-        }
-        let (registry, deadline) = (self.registry.clone(), after(Instant::now(), within));
-        self.scope.spawn("first-contact", async move {
-            let nobodys = ServiceKey::new("Polaris", "polaris.checker").of(ResourceKind::RateLimit);
-            // How it went is seen in the state.
-            let _ = registry.ask_once(&nobodys, deadline).await;
-        });
-    }
-
-    fn wake_on_contact(&self) {
-        let (mut known, wake) = (self.contact.watch(), self.wake.clone());
-        self.scope.spawn("contact", async move {
-            while known.changed().await.is_ok() {
-                wake.send_modify(|n| *n += 1);
-            }
-        });
-    }
-
-    fn follow_clusters(&self) {
-        let Global { system, .. } = &self.config.global;
-        for (cluster, named) in [
-            (Cluster::Discover, &system.discover_cluster),
-            (Cluster::HealthCheck, &system.health_check_cluster),
-            (Cluster::Config, &system.config_cluster),
-        ] {
-            let Some(service) = named.key().map(ServiceKey::from) else { continue };
-            let (registry, transport) = (self.registry.clone(), self.transport.clone());
-            self.scope.supervise("cluster", move || {
-                cluster::follow(registry.clone(), transport.clone(), cluster, service.clone())
-            });
-        }
-    }
-
-    fn report(&self) {
-        let api = &self.config.global.api;
-        if !api.report_enable {
-            return;
-        }
-        let reporter = Reporter {
-            transport: self.transport.clone(),
-            location: self.location.clone(),
-            contact: self.contact.clone(),
-            id: report::client_id(),
-            bind_ip: api.bind_ip,
-            interval: api.report_interval,
-            patience: api.timeout,
-        };
-        self.scope.supervise("client-report", move || report::report(reporter.clone()));
     }
 
     pub(crate) fn state(&self) -> ContextState {

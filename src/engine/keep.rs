@@ -178,7 +178,12 @@ impl Keeper {
             self.refusals.saturate();
         }
         let backoff = if refused { &mut self.refusals } else { &mut self.backoff };
-        self.retry_at = Instant::now() + backoff.next_delay(&mut rand::rng());
+        let mut pause = backoff.next_delay(&mut rand::rng());
+        if error.kind() == ErrorKind::Timeout {
+            // The server may be at it still, and one that holds the same instance twice may not survive it.
+            pause = pause.max(self.world.long_patience);
+        }
+        self.retry_at = Instant::now() + pause;
         let state = match (refused, &self.written) {
             (true, _) => RegistrationState::Rejected(error.clone()),
             (false, Some(_)) => RegistrationState::Lost(error.clone()),

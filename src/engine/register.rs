@@ -14,7 +14,7 @@ use crate::engine::record::{Desired, Goal, Record};
 use crate::engine::remove::remove;
 use crate::engine::world::World;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::instance::InstanceAddr;
+use crate::model::instance::{InstanceAddr, InstanceId};
 use crate::model::key::ServiceKey;
 use crate::model::location::Location;
 use crate::model::request::registration::{Deregister, Heartbeat, Register, Registrant, Target};
@@ -33,8 +33,14 @@ const GRACE: Duration = Duration::from_millis(50);
 pub(crate) struct Registrar {
     world: Arc<World>,
     scope: TaskScope,
-    /// None once a shutdown has begun: nothing new is wanted from then on.
-    records: Mutex<Option<HashMap<Identity, Arc<Record>>>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    records: HashMap<Identity, Arc<Record>>,
+    /// A shutdown has begun: nothing new is wanted from then on. What is kept can still beat by hand and be removed.
+    closed: bool,
 }
 
 /// Takes a registration back unless it came true: one that failed or was dropped leaves nothing wanted.
@@ -54,7 +60,7 @@ struct Change<'a> {
 
 impl Registrar {
     pub(crate) fn new(world: World, scope: TaskScope) -> Self {
-        Self { world: Arc::new(world), scope, records: Mutex::new(Some(HashMap::new())) }
+        Self { world: Arc::new(world), scope, kept: Mutex::default() }
     }
 
     /// Wants the instance from now on, and waits until it is registered; a failure or a drop takes the wish back. Answers
@@ -64,7 +70,7 @@ impl Registrar {
         let patience = self.world.patience;
         if let Ok(result) = tokio::time::timeout(patience + GRACE, claim.record.wait_applied(claim.version, true)).await
         {
-            result?
+            result?;
         } else {
             let what = format!("the instance was not registered within {patience:?}");
             return Err(Error::new(ErrorKind::Timeout, what).with_service(claim.record.key().text()));
@@ -159,18 +165,18 @@ impl Registrar {
 
     /// Whether a registration is wanted.
     pub(crate) fn keeps_any(&self) -> bool {
-        self.lock().iter().flat_map(HashMap::values).any(|record| record.is_wanted())
+        self.lock().records.values().any(|record| record.is_wanted())
     }
 
     /// The registrations that do not stand as they should.
     pub(crate) fn troubled(&self) -> Vec<(ServiceKey, Instant, Error)> {
-        let records = self.lock();
-        records.iter().flat_map(HashMap::values).filter_map(|record| record.trouble()).collect()
+        let kept = self.lock();
+        kept.records.values().filter_map(|record| record.trouble()).collect()
     }
 
     /// Registers everything again whose location is that of the context: it is known anew.
     pub(crate) fn location_changed(&self) {
-        for record in self.lock().iter().flat_map(HashMap::values) {
+        for record in self.lock().records.values() {
             if record.desired().register.location.is_none() && record.is_wanted() {
                 record.bump();
             }
@@ -179,7 +185,11 @@ impl Registrar {
 
     /// The first half of a shutdown: takes nothing new, isolates all, and waits until all have drained.
     pub(crate) async fn drain(&self, deadline: Instant) -> Vec<Arc<Record>> {
-        let records: Vec<_> = self.lock().take().into_iter().flat_map(HashMap::into_values).collect();
+        let records: Vec<_> = {
+            let mut kept = self.lock();
+            kept.closed = true;
+            kept.records.values().cloned().collect()
+        };
         // The rest is for the removals: those of instances that drained in time are not to wait for one that did not.
         let now = Instant::now();
         let drain_by = deadline - deadline.saturating_duration_since(now) / REMOVAL_SHARE;
@@ -214,15 +224,23 @@ impl Registrar {
 
     /// Forgets everything without a word to a server, which nothing can reach any more; answers what was kept.
     pub(crate) fn abandon(&self) -> Vec<ServiceKey> {
-        let records = self.lock().take().unwrap_or_default();
-        records.into_values().filter(|record| !record.is_gone()).map(|record| record.key().clone()).collect()
+        let mut kept = self.lock();
+        kept.closed = true;
+        std::mem::take(&mut kept.records)
+            .into_values()
+            .filter(|record| !record.is_gone())
+            .map(|record| record.key().clone())
+            .collect()
     }
 
     fn want(&self, register: Register, keep_it: bool) -> Result<Claim> {
         register.validate()?;
         warn_of_server_owned(&register);
-        let mut records = self.lock();
-        let Some(records) = records.as_mut() else { return Err(closed(&register.key)) };
+        let mut kept = self.lock();
+        if kept.closed {
+            return Err(closed(&register.key));
+        }
+        let records = &mut kept.records;
         records.retain(|_, record| !record.is_gone());
         let identity = identity(&register);
         let before = records.get(&identity).cloned();
@@ -241,28 +259,30 @@ impl Registrar {
     }
 
     fn find(&self, target: &Target) -> Result<Option<Arc<Record>>> {
-        let records = self.lock();
-        let Some(records) = records.as_ref() else { return Err(closed(&target.key)) };
+        let kept = self.lock();
         let matches = |(identity, record): &(&Identity, &Arc<Record>)| {
             let (key, at, id) = identity;
-            let by_id = target.id.is_some()
-                && record.id().map(super::super::model::instance::InstanceId::as_str) == target.id.as_deref();
+            let by_id = target.id.is_some() && record.id().map(InstanceId::as_str) == target.id.as_deref();
             let here = |wanted: &InstanceAddr| {
                 wanted == at || wanted.port() == at.port() && record.host() == Some(wanted.host())
             };
             let by_address = target.at.as_ref().is_some_and(here) && (target.id.is_none() || target.id == *id);
             *key == target.key && (by_id || by_address) && !record.is_gone()
         };
-        Ok(records.iter().find(matches).map(|(_, record)| Arc::clone(record)))
+        match kept.records.iter().find(matches) {
+            Some((_, record)) => Ok(Some(Arc::clone(record))),
+            None if kept.closed => Err(closed(&target.key)),
+            None => Ok(None),
+        }
     }
 
     async fn resolved(&self, at: InstanceAddr) -> Result<InstanceAddr> {
         Ok(InstanceAddr::new(self.world.host_of(&at).await?, at.port()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<Identity, Arc<Record>>>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         // The map is changed by single inserts and removals: a panic cannot leave it half changed.
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

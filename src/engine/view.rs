@@ -160,6 +160,7 @@ impl Service {
 
     /// Moves the breaker of an instance. It acts on the next pick; whoever moves it marks the service for the compile
     /// task, so that routes see it too.
+    #[cfg_attr(not(test), expect(dead_code, reason = "breakers that trip come with circuit breaking"))]
     pub(crate) fn set_breaker(&self, id: &str, state: Breaker) -> bool {
         let view = self.view.load();
         let base = view.as_ref().and_then(|view| view.base.as_ref());

@@ -62,7 +62,6 @@ impl Slot {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "breakers that trip come with circuit breaking"))]
     pub(crate) fn set_breaker(&self, state: Breaker) {
         self.breaker.store(state as u8, Ordering::Relaxed);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::model::key::ServiceEventKey;
 use crate::model::snapshot::Resource;
 use crate::registry::cache_file::{self, Cached};
@@ -79,8 +79,17 @@ impl Cache {
         scope.clone().spawn_to_end("registry-cache", async move {
             loop {
                 tokio::select! {
+                    biased;
                     () = scope.cancelled() => break,
-                    () = theirs.notify.notified() => theirs.drain(&scope).await,
+                    () = theirs.notify.notified() => {}
+                }
+                let too_late = async {
+                    scope.cancelled().await;
+                    tokio::time::sleep(LAST_WRITES).await;
+                };
+                tokio::select! {
+                    () = theirs.drain(&scope) => {}
+                    () = too_late => return,
                 }
             }
             let _ = tokio::time::timeout(LAST_WRITES, theirs.drain(&scope)).await;
@@ -132,17 +141,27 @@ impl Queue {
         self.notify.notify_one();
     }
 
-    /// Does what is wanted, up to the first failure.
+    /// Does what is wanted, in rounds, until nothing is left or a round had a failure: what failed waits for the next
+    /// change, and holds nothing else up.
     async fn drain(&self, scope: &TaskScope) {
-        while let Some((key, job)) = self.next() {
-            match self.perform(&key, &job, scope).await {
-                Ok(()) => self.worked(),
-                Err(error) => {
+        loop {
+            let round = self.lock().order.len();
+            if round == 0 {
+                return;
+            }
+            let mut all_worked = true;
+            for _ in 0..round {
+                let Some((key, job)) = self.next() else { break };
+                if let Err(error) = self.perform(&key, &job, scope).await {
                     self.lock().put_back(key, job);
                     self.failed(&error);
-                    return;
+                    all_worked = false;
                 }
             }
+            if !all_worked {
+                return;
+            }
+            self.worked();
         }
     }
 
@@ -162,8 +181,11 @@ impl Queue {
                 Job::Write { resource, written } => cache_file::save(&directory, &key, &resource, written),
                 Job::Remove => cache_file::remove(&directory, &key),
             };
-            // Without an answer the runtime is going down, and nothing can be written any more.
-            let done = scope.blocking(work).await.unwrap_or(Ok(()));
+            let done = scope.blocking(work).await.unwrap_or_else(|| {
+                // Without an answer the runtime is going down, and nothing can be written any more; or it panicked.
+                let gone = scope.is_cancelled() || scope.runtime_is_gone();
+                if gone { Ok(()) } else { Err(Error::new(ErrorKind::CacheIo, "a write to the disk cache panicked")) }
+            });
             if done.is_ok() || tries >= retries || scope.is_cancelled() {
                 return done;
             }

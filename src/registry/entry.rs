@@ -188,6 +188,7 @@ impl Entry {
     }
 
     /// Whether it has left the store: nothing about it will change any more. Only an entry that was not pinned can.
+    #[cfg(test)]
     pub(crate) fn has_expired(&self) -> bool {
         self.pins.load(Ordering::Acquire) == EVICTED
     }

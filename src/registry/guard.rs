@@ -95,6 +95,7 @@ impl Guard {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn is_holding(&self) -> bool {
         self.0.is_some()
     }

@@ -25,6 +25,7 @@ mod view;
 mod watch;
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -33,6 +34,7 @@ use crate::model::key::{ResourceKind, ServiceEventKey, ServiceKey};
 use crate::model::namespace::Namespace;
 use crate::model::service::{ServiceInstances, ServiceList};
 use crate::model::snapshot::Resource;
+use crate::util::deadline::after;
 use crate::util::task::TaskScope;
 
 pub(crate) use self::changes::Changes;
@@ -129,8 +131,8 @@ impl LocalRegistry {
     /// # Errors
     ///
     /// Those of [`ready`](Self::ready).
-    pub(crate) async fn ask_once(&self, key: &ServiceEventKey, deadline: Instant) -> Result<()> {
-        let answer = self.ready(key, deadline).await;
+    pub(crate) async fn ask_once(&self, key: &ServiceEventKey, within: Duration) -> Result<()> {
+        let answer = self.ready(key, after(Instant::now(), within)).await;
         expire::forget(&self.0, key);
         answer.map(|_| ())
     }

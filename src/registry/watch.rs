@@ -7,13 +7,14 @@ use std::pin::Pin as Pinned;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
 use crate::error::Error;
 use crate::model::service::{ServiceInstances, ServiceList};
-use crate::model::snapshot::{Resource, Update};
-use crate::registry::entry::{Entry, Pin};
+use crate::model::snapshot::{Freshness, Resource, Update};
+use crate::registry::entry::Pin;
 use crate::registry::view::Standing;
 
 /// What can be watched.
@@ -84,9 +85,9 @@ impl<T: Watched> Watch<T> {
         self.pin.view.load().content.as_ref().and_then(T::of)
     }
 
-    /// The entry that is watched.
-    pub(crate) fn entry(&self) -> &Arc<Entry> {
-        self.pin.entry()
+    /// How fresh it is at this moment.
+    pub(crate) fn freshness(&self) -> Option<Freshness> {
+        self.pin.freshness(Instant::now())
     }
 
     /// Whether it has ended.

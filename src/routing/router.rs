@@ -49,9 +49,10 @@ pub(crate) trait Chooser: Debug + Send + Sync + 'static {
 /// What a choice may depend on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RouteRequest<'a> {
-    #[cfg_attr(not(test), expect(dead_code, reason = "routing by rules is the first that looks at the request"))]
+    /// What the caller asks for.
+    #[expect(dead_code, reason = "routing by rules is the first that looks at the request")]
     pub(crate) pick: &'a Pick<'a>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "routing by rules is the first that draws"))]
     /// 64 random bits, for weighted choices among branches.
+    #[cfg_attr(not(test), expect(dead_code, reason = "routing by rules is the first that draws"))]
     pub(crate) entropy: u64,
 }

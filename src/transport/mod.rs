@@ -107,7 +107,9 @@ impl Transport {
     /// the found ones as well: a token never leaves in the clear because a server was found rather than configured.
     pub(crate) fn set_servers(&self, cluster: Cluster, mut servers: Vec<ServerAddr>) {
         if self.0.options.speaks_tls() {
-            servers.iter_mut().for_each(|server| server.tls = true);
+            for server in &mut servers {
+                server.tls = true;
+            }
         }
         self.0.clusters.set(cluster, servers);
     }

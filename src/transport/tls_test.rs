@@ -1,5 +1,7 @@
 //! TLS and mutual TLS against scripted servers; needs a `tls-*` feature.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail as tests do")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

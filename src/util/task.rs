@@ -5,7 +5,7 @@
 //! for them and names those that did not stop. A scope notices when its runtime is shut down under it.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -142,6 +142,16 @@ impl TaskScope {
     /// Runs blocking work, such as a write to disk, off the async workers.
     pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         self.handle.spawn_blocking(work).await.ok()
+    }
+
+    /// Polls `work` inside of the scope's runtime, whatever runs the caller: its timers are that runtime's. Boxed, so that
+    /// the futures of callers stay small.
+    pub(crate) fn inside<T>(&self, work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
+        let mut work = Box::pin(work);
+        poll_fn(move |cx| {
+            let _entered = self.enter();
+            work.as_mut().poll(cx)
+        })
     }
 
     /// Makes timers that are created in the meantime those of the scope's runtime, wherever the caller runs.

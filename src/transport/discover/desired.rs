@@ -95,7 +95,8 @@ impl Desired {
     pub(super) fn all(&self) -> Vec<ServiceEventKey> {
         let mut state = self.lock();
         state.touched.clear();
-        state.told = state.wanted.clone();
+        let State { wanted, told, .. } = &mut *state;
+        told.clone_from(wanted);
         let mut wanted: Vec<_> = state.wanted.iter().map(|(key, order)| (*order, key.clone())).collect();
         wanted.sort_unstable();
         wanted.into_iter().map(|(_, key)| key).collect()

@@ -13,6 +13,7 @@ mod edges;
 mod schedule;
 mod session;
 mod slot;
+mod stream;
 mod worker;
 #[cfg(test)]
 mod worker_test;

@@ -237,7 +237,7 @@ impl Schedule {
                 period(self.pace.refresh, slot.fast_until.is_some(), first, rng)
             }
             Verdict::Throttled => Duration::from_secs(1) + slot.back_off(Duration::from_secs(1), 30, rng),
-            Verdict::Refused => slot.back_off(Duration::from_secs(20), 300, rng),
+            Verdict::Refused => slot.back_off(Duration::from_secs(20), 60, rng),
             Verdict::Fault => slot.back_off(Duration::from_millis(500), 30, rng),
         };
         self.poll_at(id, now + delay);

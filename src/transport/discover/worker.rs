@@ -17,9 +17,9 @@ use super::desired::{Change, Desired};
 use super::edges::Edges;
 use super::schedule::{Pace, Question, Schedule, Step, StreamEnd, Verdict};
 use super::session::{Ended, Session};
+use super::stream::{Broken, End, Stream, verdict};
 use crate::error::{Error, ErrorKind, ServerCode};
 use crate::model::key::ServiceEventKey;
-use crate::model::server::ServerAddr;
 use crate::model::snapshot::Answer;
 use crate::transport::Inner;
 use crate::transport::clusters::Cluster;
@@ -29,10 +29,16 @@ use crate::wire::code::Answered;
 use crate::wire::discovered::DiscoverAnswer;
 use crate::wire::{request, resource};
 
+/// Questions are asked together that are due within this part of the refresh interval.
+const TOGETHER: u32 = 20;
+
 /// The pause after a server refused the stream for its token, give or take a half.
 const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(20);
 /// Answers in a row that speak of trouble in the server, after which another one is tried.
 const MAX_FAULTS: u32 = 3;
+/// Streams in a row that are opened at once because there is a newer token; a source that has another one each time must
+/// not make a client hammer a server that refuses them all.
+const MAX_RENEWALS: u32 = 2;
 /// How long an answer that is overdue is waited for with nothing else going on: when this process stood still, the
 /// answer is here, and only was not read.
 const GRACE: Duration = Duration::from_millis(200);
@@ -50,38 +56,8 @@ pub(super) struct Worker {
     edges: Edges,
     /// Keys whose answers went by another name, and were taken for another key's once already.
     misnamed: HashSet<ServiceEventKey>,
-}
-
-/// How a stream ended.
-enum End {
-    /// All handles are gone.
-    Closed,
-    /// We left it; the next one may follow at once.
-    Left,
-    /// It failed; the next one has to wait.
-    Failed { unauthorized: bool },
-}
-
-/// A stream in use.
-struct Stream {
-    session: Session,
-    server: ServerAddr,
-    name: Arc<str>,
-    /// See [`crate::transport::endpoint::Servers::epoch`].
-    epoch: u64,
-    /// No more questions: it ends when all are answered.
-    leaving: bool,
-    /// Whether the server has given a useful answer.
-    proven: bool,
-    /// Answers in a row that speak of trouble.
-    faults: u32,
-    used: Instant,
-}
-
-/// Why a stream is given up.
-struct Broken {
-    error: Error,
-    end: StreamEnd,
+    /// How often in a row a stream was given up for a newer token.
+    renewals: u32,
 }
 
 impl Worker {
@@ -96,7 +72,7 @@ impl Worker {
             schedule.want(key);
         }
         let edges = Edges::new(Arc::clone(&sink));
-        Self { transport, desired, sink, schedule, backoff, edges, misnamed: HashSet::new() }
+        Self { transport, desired, sink, schedule, backoff, edges, misnamed: HashSet::new(), renewals: 0 }
     }
 
     /// Runs until all handles are gone, or until it is cancelled.
@@ -230,7 +206,10 @@ impl Worker {
         if stream.leaving {
             return;
         }
-        while let Some(step) = self.schedule.next(now) {
+        // What is due very soon is asked at once: a process with a thousand services wakes ten times a second for them,
+        // and not for each by itself.
+        let soon = after(now, self.transport.options.refresh_interval / TOGETHER);
+        while let Some(step) = self.schedule.next(soon) {
             match step {
                 Step::Ask(key) => stream.session.ask(request::discover(&key, &self.sink.revision(&key))),
                 Step::Probe(kind) => stream.session.ask(request::probe(kind)),
@@ -377,14 +356,20 @@ impl Worker {
     }
 
     /// After a refusal of the token of generation `used`: whether there is another one.
-    async fn renewed_token(&self, used: u64) -> bool {
+    async fn renewed_token(&mut self, used: u64) -> bool {
+        if self.renewals >= MAX_RENEWALS {
+            return false;
+        }
         let until = after(Instant::now(), self.transport.options.message_timeout);
-        self.transport.auth.refresh(used, until).await
+        let renewed = self.transport.auth.refresh(used, until).await;
+        self.renewals += u32::from(renewed);
+        renewed
     }
 
     /// The server gave a useful answer.
     fn proven(&mut self, stream: &mut Stream) {
         stream.faults = 0;
+        self.renewals = 0;
         if std::mem::replace(&mut stream.proven, true) {
             return;
         }
@@ -411,13 +396,5 @@ impl Worker {
             self.edges.down(Some(Arc::clone(&stream.name)), &error);
         }
         End::Failed { unauthorized: error.kind() == ErrorKind::Unauthorized }
-    }
-}
-
-fn verdict(error: &Error) -> Verdict {
-    match error.server_code() {
-        Some(code) if code.is_throttled() => Verdict::Throttled,
-        Some(_) if error.is_retryable() => Verdict::Fault,
-        _ => Verdict::Refused,
     }
 }

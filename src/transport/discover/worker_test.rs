@@ -552,16 +552,15 @@ async fn a_stream_does_not_keep_a_token_that_another_call_has_renewed() {
         let net = Net::new(&["a"]);
         let (token, current) = rotating();
         let (transport, handle, sink) = start_with(&net, TransportOptions { token, ..net.options() });
-        let carries = |metadata: &tonic::metadata::MetadataMap, current: &Mutex<&str>| {
+        let with_token = |metadata: &tonic::metadata::MetadataMap, current: &Mutex<&str>| {
             metadata.get("x-polaris-token").is_some_and(|token| token == *current.lock().unwrap())
         };
-        let (taken, refused) = (Arc::clone(&current), refusal.clone());
-        net.node("a").on_discover(move |ask| match carries(&ask.metadata, &taken) {
-            true => answer(&ask.request, *taken.lock().unwrap()),
-            false => refused.clone(),
+        let (held, refused) = (Arc::clone(&current), refusal.clone());
+        net.node("a").on_discover(move |ask| {
+            if with_token(&ask.metadata, &held) { answer(&ask.request, *held.lock().unwrap()) } else { refused.clone() }
         });
-        let taken = Arc::clone(&current);
-        net.node("a").on_unary(move |call| code(if carries(&call.metadata, &taken) { 200_000 } else { 401_001 }));
+        let held = Arc::clone(&current);
+        net.node("a").on_unary(move |call| code(if with_token(&call.metadata, &held) { 200_000 } else { 401_001 }));
         handle.want(key("a"));
         sink.wait_full(&key("a"), "one").await;
         tokio::time::sleep(10 * SECOND).await;
@@ -574,6 +573,20 @@ async fn a_stream_does_not_keep_a_token_that_another_call_has_renewed() {
         assert!(!sink.told().iter().any(|what| matches!(what, What::Down(_) | What::Failed(..))), "{refusal:?}");
         net.ends().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_every_token_is_not_hammered_with_new_ones() {
+    let net = Net::new(&["a"]);
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let token = TokenSource::from_fn(move || count.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string());
+    let (_transport, handle, sink) = start_with(&net, TransportOptions { token, ..net.options() });
+    net.node("a").on_discover(|_| Reply::Fail(Code::Unauthenticated));
+    handle.want(key("a"));
+    sink.wait(1, |what| *what == What::Down(ErrorKind::Unauthorized)).await;
+    tokio::time::sleep(100 * SECOND).await;
+    assert!(net.node("a").asked().len() < 15, "{}", net.node("a").asked().len());
+    net.ends().await;
 }
 
 #[tokio::test(start_paused = true)]
