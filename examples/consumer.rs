@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use polarismesh::{Attempts, CallError, Classify, Instance, Outcome, Pick, Register, Result};
+use polarismesh::{Attempts, CallError, Classify, Instance, Outcome, Pick, Register, Result, Update};
 use support::ControlPlane;
 
 /// What a call of this program fails with. Another instance may do better.
@@ -33,7 +33,13 @@ async fn main() -> Result<()> {
     }
     let consumer = context.consumer();
     let payments = consumer.service(("default", "payments"));
-    payments.ready().await?;
+    // A server may need a second until it shows a new service to others.
+    let mut watch = payments.watch();
+    while let Some(update) = watch.next().await {
+        if matches!(update, Update::Current(list) if list.len() >= 3) {
+            break;
+        }
+    }
 
     // By name, waiting if the service is not loaded yet.
     let instance = consumer.get_one_instance(("default", "payments")).await?;

@@ -1,17 +1,32 @@
-//! A control plane for development: registration, discovery and health checks on one port, in memory.
+//! A control plane for development: registration, discovery, rules and health checks on one port, in memory.
 //!
 //! ```text
-//! cargo run --example control_plane -- --listen 127.0.0.1:8091 [--data FILE]
+//! cargo run --example control_plane -- --listen 127.0.0.1:8091 [--data FILE] [--newer-kinds]
 //! ```
 //!
 //! `--data` names a YAML file of namespaces, services, aliases, instances, locations and rules in the console's own
-//! field names; it is followed while it changes:
+//! field names; it is followed while it changes. `--newer-kinds` serves what only newer servers do, such as nearby rules:
 //!
 //! ```yaml
 //! services:
 //!   - {namespace: default, name: payments, metadata: {team: blue}}
 //! instances:
-//!   - {namespace: default, service: payments, host: 10.0.0.1, port: 8080, weight: 100}
+//!   - {namespace: default, service: payments, host: 10.0.0.1, port: 8080, weight: 100, metadata: {env: canary}}
+//! routings:
+//!   - name: testers
+//!     enable: true
+//!     routing_config:
+//!       rules:
+//!         - sources:
+//!             - namespace: default
+//!               service: '*'
+//!               arguments: [{type: HEADER, key: user, value: {type: IN, value: 'ann,bob'}}]
+//!           destinations:
+//!             - {namespace: default, service: payments, weight: 100, labels: {env: {value: canary}}}
+//! nearbyroutings:
+//!   - name: nearby
+//!     enable: true
+//!     routing_config: {namespace: default, service: payments, match_level: ZONE}
 //! ```
 
 use std::error::Error;
@@ -25,16 +40,21 @@ const KEPT_CALLS: usize = 1_000;
 struct Options {
     listen: String,
     data: Option<String>,
+    newer_kinds: bool,
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { listen: "127.0.0.1:8091".to_owned(), data: None };
+    let mut options = Options { listen: "127.0.0.1:8091".to_owned(), data: None, newer_kinds: false };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
             "--listen" => options.listen = value()?,
             "--data" => options.data = Some(value()?),
-            _ => return Err(format!("unknown argument {argument}; known are --listen ADDRESS and --data FILE")),
+            "--newer-kinds" => options.newer_kinds = true,
+            _ => {
+                let known = "--listen ADDRESS, --data FILE and --newer-kinds";
+                return Err(format!("unknown argument {argument}; known are {known}"));
+            }
         }
     }
     Ok(options)
@@ -45,7 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).init();
     let options = options(std::env::args().skip(1))?;
     let server = Server::listen(&options.listen).await?;
-    server.keep_calls(KEPT_CALLS);
+    server.newer_kinds(options.newer_kinds).keep_calls(KEPT_CALLS);
     if let Some(file) = options.data {
         server.follow(file)?;
     }

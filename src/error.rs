@@ -242,6 +242,11 @@ impl fmt::Display for ErrorKind {
 // === impl Error ===
 
 impl Error {
+    /// An error of a plug-in of yours: the refusal that a call gets.
+    pub fn plugin(kind: ErrorKind, context: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(kind, context)
+    }
+
     pub(crate) fn new(kind: ErrorKind, context: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Repr { kind, context: context.into(), details: Details::default(), source: None }))
     }

@@ -9,6 +9,11 @@
 //! | bootstrap: file, environment, builder | [`SdkContext`], [`SdkContextBuilder`], [`config`] |
 //! | register, beat, change, leave | [`ProviderApi`], [`Register`], [`Registration`] |
 //! | one instance for a call | [`ConsumerApi::get_one_instance`], [`ServiceHandle::pick`] |
+//! | route: by rules, metadata and place | [`Pick`], [`Labels`], [the chain](#routing-and-balancing) |
+//! | balance: by weight, load or key | [`Pick::balancer`], [`Pick::hash_key`], [the policies](#policies-of-balancing) |
+//! | explain where a request goes | [`RouterApi::explain`] |
+//! | route and balance a list of your own | [`RouterApi::route`], [`RouterApi::balance`] |
+//! | plug in a router, a policy, weights | [`ServiceRouter`], [`LoadBalancer`], [`WeightAdjuster`] |
 //! | tell how a call went, retry elsewhere | [`ServiceHandle::start_call`], [`ServiceHandle::call`], [`Outcome`] |
 //! | follow a service | [`ConsumerApi::watch_instances`], [`ServiceInstances::diff`] |
 //! | readiness probes, freshness of data | [`SdkContext::state`], [`ServiceHandle::freshness`] |
@@ -17,8 +22,8 @@
 //!
 //! # What it does not do, yet
 //!
-//! Routing by rules, metadata and location, balancers other than weighted random, rate limiting, circuit breaking and the
-//! configuration centre. Configuration keys of theirs are accepted and have no effect.
+//! Rate limiting, circuit breaking and the configuration centre; of routing, lanes and sets. Configuration keys of theirs
+//! are accepted and have no effect.
 //!
 //! # How it behaves
 //!
@@ -32,6 +37,8 @@
 //! * **Tasks** run on the runtime that was current when the context was built, never on a caller's; beats run on a thread
 //!   of their own (`provider.heartbeat.ownThread`).
 //! * **Logs** are [`tracing`](https://docs.rs/tracing) events at state edges: nothing per pick, nothing per retry.
+//!
+#![doc = include_str!("../docs/routing.md")]
 //!
 #![doc = include_str!("../docs/programs.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -62,21 +69,32 @@ mod wire;
 pub use crate::api::consumer::{ConsumerApi, GetInstancesFuture, GetOneInstanceFuture};
 pub use crate::api::handle::ServiceHandle;
 pub use crate::api::provider::{ProviderApi, Registration, RegistrationWatch};
+pub use crate::api::router::{RouteInstances, RouterApi};
 pub use crate::api::watch::{InstanceWatch, ServicesWatch};
+pub use crate::balance::{Criteria, LoadBalancer, Selector, WeightAdjuster};
 pub use crate::context::{ContextState, SdkContext, SdkContextBuilder, ShutdownError, StateWatch, Trouble};
 pub use crate::engine::call::{Attempts, Call, CallError};
 pub use crate::engine::future::ConsumerFuture;
 pub use crate::engine::record::RegistrationState;
 pub use crate::error::{Error, ErrorKind, Result, ServerCode};
 pub use crate::model::call::{Classify, Outcome};
+pub use crate::model::health::Load;
 pub use crate::model::instance::{Instance, InstanceAddr, InstanceId};
 pub use crate::model::key::{ResourceKind, Revision, ServiceKey, ServiceKeyRef};
+pub use crate::model::label::{LabelKind, Labels};
+pub use crate::model::label_set::LabelSet;
 pub use crate::model::location::Location;
 pub use crate::model::metadata::Metadata;
 pub use crate::model::namespace::Namespace;
-pub use crate::model::request::instance::{GetInstances, GetOneInstance, Pick, Tried};
+pub use crate::model::request::asks::{MetadataFailover, RuleFailover};
+pub use crate::model::request::instance::{GetInstances, GetOneInstance, Pick};
 pub use crate::model::request::registration::{Deregister, Heartbeat, Register};
+pub use crate::model::request::tried::Tried;
 pub use crate::model::rule_kind::RuleKind;
 pub use crate::model::service::{InstanceChange, ServiceInfo, ServiceInstances, ServiceList};
 pub use crate::model::snapshot::{Freshness, RuleSet, Source, Update};
+pub use crate::model::subset::Subset;
+pub use crate::routing::explain::{ExplainedRoute, ExplainedStep, Explanation};
+pub use crate::routing::router::{Chooser, Dependence, RouteFilter, RouteRequest, Routed, ServiceRouter};
+pub use crate::routing::surroundings::Surroundings;
 pub use crate::transport::{Tls, TokenSource};

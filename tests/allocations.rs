@@ -25,7 +25,11 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use discovering::{A, serving};
-use polarismesh::{Attempts, Classify, GetOneInstance, Outcome, Pick, RuleKind, Tried};
+use polarismesh::testing::{Server, bench, instance};
+use polarismesh::{
+    Attempts, Classify, GetOneInstance, LabelSet, Location, Outcome, Pick, ResourceKind, RuleKind, ServiceKey, Tried,
+};
+use serde_json::json;
 
 /// The system's allocator, with a count for each thread.
 struct Counting;
@@ -77,6 +81,67 @@ impl Classify for Never {
     }
 }
 
+/// The same for picks that rules, metadata and places have a say in, by every policy.
+async fn picks_that_are_routed() {
+    let server = Server::in_memory();
+    let zone = |n: u16| Location::new("r", format!("z{}", n % 3), "");
+    let listed = |n: u16| instance("10.0.0.1", n).metadata("version", format!("v{}", n % 2)).location(&zone(n));
+    server.service(A).instances((1..=300).map(listed)).metadata("internal-enable-nearby", "true");
+    let source = |key: &str, value_type: &str, kind: &str, value: &str| {
+        json!([{"namespace": "*", "service": "*", "arguments": [{"type": "HEADER", "key": key,
+            "value": {"type": kind, "value": value, "value_type": value_type}}]}])
+    };
+    for (n, (sources, label)) in [
+        (source("uid", "TEXT", "EXACT", "7"), json!({"value": "v1"})),
+        (source("uid", "TEXT", "REGEX", "^8+$"), json!({"value": "v1"})),
+        (source("uid", "TEXT", "IN", "9,10"), json!({"value": "v0"})),
+        (source("want", "PARAMETER", "EXACT", ""), json!({"value": "$header.want", "value_type": "PARAMETER"})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let groups = [20, 80]
+            .map(|weight| json!({"namespace": "*", "service": "*", "weight": weight, "labels": {"version": label}}));
+        let config = json!({"rules": [{"name": "s", "sources": sources, "destinations": groups}]});
+        let rule = json!({"name": format!("r{n}"), "priority": n, "enable": true, "routing_config": config});
+        server.rule(ResourceKind::Routing, rule).unwrap();
+    }
+    let context =
+        server.builder().set("global.location.region", "r").set("global.location.zone", "z1").build().unwrap();
+    let (consumer, web) = (context.consumer(), ServiceKey::new("default", "web"));
+    consumer.get_one_instance(GetOneInstance::new(A.0, A.1).caller(&web)).await.unwrap();
+    let handle = consumer.service(A);
+    assert!(bench::trip(&handle, handle.pick(&Pick::new()).unwrap().id().as_str(), true));
+
+    for (what, labels) in [
+        ("exact", LabelSet::new().header("uid", "7")),
+        ("expression", LabelSet::new().header("uid", "888")),
+        ("list", LabelSet::new().header("uid", "9")),
+        ("looked up", LabelSet::new().header("want", "v0")),
+        ("no rule", LabelSet::new().header("uid", "1")),
+    ] {
+        let pick = &Pick::new().labels(&labels).caller(&web).metadata(&[("zone", "z1")]);
+        assert_eq!(allocations(|| handle.pick(pick).unwrap()), 0, "{what}");
+        assert_eq!(allocations(|| consumer.pick(A, pick).unwrap()), 0, "{what}, by name");
+        let request = || GetOneInstance::new(A.0, A.1).labels(&labels).caller(&web).hash_key(b"k".as_slice());
+        assert_eq!(allocations(|| at_once(consumer.get_one_instance(request())).unwrap()), 0, "{what}, as a future");
+    }
+    for policy in [
+        "weightedRandom",
+        "weightedRoundRobin",
+        "ringHash",
+        "maglev",
+        "hash",
+        "l5cst",
+        "leastConnection",
+        "shortestResponseTime",
+        "powerOfTwo",
+    ] {
+        let pick = &Pick::new().balancer(policy).hash_key(b"key").include_broken().nearby();
+        assert_eq!(allocations(|| handle.pick(pick).unwrap()), 0, "{policy}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn warm_picks_allocate_nothing_and_every_warm_call_is_ready_at_the_first_poll() {
     let (_server, context) = serving(1000);
@@ -109,6 +174,8 @@ async fn warm_picks_allocate_nothing_and_every_warm_call_is_ready_at_the_first_p
     // A refusal that was made ahead costs nothing either.
     let cold = consumer.service(("default", "cold"));
     assert_eq!(allocations(|| cold.pick(any).unwrap_err()), 0, "not ready");
+
+    picks_that_are_routed().await;
 
     at_once(consumer.get_instances(A)).unwrap();
     at_once(consumer.get_healthy_instances(A)).unwrap();

@@ -42,8 +42,14 @@ fn caching(server: &Server, directory: &Path) -> SdkContextBuilder {
     server.builder().set("consumer.localCache.persistDir", directory.to_str().unwrap())
 }
 
+/// The files of lists of instances, and whatever else is no file of rules.
 fn files(directory: &Path) -> Vec<PathBuf> {
+    let is_of_rules = |file: &PathBuf| {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        name.ends_with("@routing.polaris") || name.ends_with("@nearby-route.polaris")
+    };
     let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| !is_of_rules(file));
     files.sort();
     files
 }

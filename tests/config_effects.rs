@@ -158,7 +158,7 @@ async fn persist_max_write_retry_and_persist_retry_interval_say_how_a_failed_wri
         throughout("it cannot be written", 200 * MILLI, async || blocked.is_file()).await;
         fs::remove_file(&blocked).unwrap();
         throughout("time goes by", 3 * SECOND, async || true).await;
-        assert_eq!(files(&blocked) == 1, comes, "{retries} retries every {interval}");
+        assert_eq!(files(&blocked) > 0, comes, "{retries} retries every {interval}");
     }
 }
 

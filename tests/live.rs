@@ -2,19 +2,27 @@
 //!
 //! `POLARIS_SERVER_ADDRESS=127.0.0.1:8091 cargo test --test live -- --ignored --test-threads=1`
 //!
-//! One after the other, because one of them loads the server; each uses services of names that no other run has used. A server that checks
-//! health every second (`healthcheck.maxCheckInterval: 1s`) keeps the whole run under a minute.
+//! One after the other, because one of them loads the server; each uses services of names that no other run has used. A
+//! server that checks health every second (`healthcheck.maxCheckInterval: 1s`) keeps the whole run at about a minute. With
+//! `--nocapture` it says how long picks took to follow a change.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "how long a change took is worth knowing")]
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use polarismesh::{ErrorKind, InstanceId, Register, RegistrationState, SdkContext, ServerCode, ServiceKey, Update};
+use polarismesh::{
+    ErrorKind, GetOneInstance, InstanceId, LabelSet, Location, Pick, Register, Registration, RegistrationState,
+    RuleKind, SdkContext, ServerCode, ServiceHandle, ServiceKey, Update,
+};
+use serde_json::{Value, json};
 use support::console::Console;
 use support::{eventually, throughout};
+use tokio::time::Instant;
 
 /// How long a change may take to be seen by a polling client: the server ticks every second, clients poll every two.
 const SEEN: Duration = Duration::from_secs(6);
@@ -111,7 +119,7 @@ async fn an_instance_that_was_removed_at_the_console_comes_back_with_its_latest_
 
     let id = registration.instance_id().unwrap();
     let console = Console::beside(&server());
-    console.post("/naming/v1/instances/delete", &format!(r#"[{{"id":"{id}"}}]"#)).await;
+    console.post("/naming/v1/instances/delete", &json!([{"id": id.as_str()}])).await;
     let lost = async || matches!(registration.state(), RegistrationState::Lost(_));
     eventually("lost", 12 * TTL + SEEN, lost).await;
     eventually("restored", SEEN, async || matches!(registration.state(), RegistrationState::Registered)).await;
@@ -150,11 +158,8 @@ async fn an_alias_shows_the_instances_of_its_service() {
     let (provider, consumer) = (context(), context());
     provider.provider().register(instance(&key, 9001)).await.unwrap();
     eventually("seen", SEEN, async || sees(&consumer, &key, 9001).await.is_some()).await;
-    let body = format!(
-        r#"{{"service":"{}","namespace":"default","alias":"{}","alias_namespace":"default"}}"#,
-        key.service(),
-        alias.service()
-    );
+    let body = json!({"service": key.service(), "namespace": "default", "alias": alias.service(),
+        "alias_namespace": "default"});
     Console::beside(&server()).post("/naming/v1/service/alias", &body).await;
     eventually("seen by its alias", SEEN, async || sees(&consumer, &alias, 9001).await.is_some()).await;
     let list = consumer.consumer().get_all_instances(&alias).await.unwrap();
@@ -173,8 +178,7 @@ async fn an_empty_and_an_unknown_service_are_told_apart() {
     let unknown = consumer.consumer().get_one_instance(&key).await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::ServiceNotFound, "{unknown}");
 
-    let body = format!(r#"[{{"namespace":"default","name":"{}"}}]"#, key.service());
-    Console::beside(&server()).post("/naming/v1/services", &body).await;
+    Console::beside(&server()).service(&key, json!({})).await;
     let empty = async || {
         let error = consumer.consumer().get_one_instance(&key).await.unwrap_err();
         error.kind() == ErrorKind::NoInstances
@@ -238,4 +242,154 @@ async fn a_thousand_instances_of_one_service_are_registered_and_seen() {
     let none = async || consumer.consumer().get_all_instances(&key).await.is_ok_and(|list| list.is_empty());
     eventually("all gone", GONE, none).await;
     stop([consumer]).await;
+}
+
+/// Two instances of version v1, on ports 9001 and 9002, and two of v2, on 9003 and 9004.
+async fn versions(provider: &SdkContext, key: &ServiceKey) {
+    for port in 9001..=9004 {
+        let version = if port < 9003 { "v1" } else { "v2" };
+        provider.provider().register(instance(key, port).metadata("stage", version)).await.unwrap();
+    }
+}
+
+fn at(key: &ServiceKey) -> (&str, &str) {
+    (key.namespace(), key.service())
+}
+
+/// A rule about calls from `sources` to `callee`, which share its stages by weight.
+fn rule(name: &ServiceKey, sources: &Value, callee: (&str, &str), groups: &[(&str, u32)]) -> Value {
+    let group = |(stage, weight): &(&str, u32)| {
+        json!({"namespace": callee.0, "service": callee.1, "name": stage, "weight": weight, "priority": 0, "isolate": false,
+            "labels": {"stage": {"type": "EXACT", "value": stage}}})
+    };
+    json!({"name": name.service(), "namespace": "default", "enable": true, "routing_policy": "RulePolicy", "priority": 0,
+        "routing_config": {"@type": "type.googleapis.com/v1.RuleRoutingConfig", "rules": [{"name": "only",
+            "sources": [sources], "destinations": groups.iter().map(group).collect::<Vec<_>>()}]}})
+}
+
+async fn ready(context: &SdkContext, key: &ServiceKey, instances: usize) -> ServiceHandle {
+    let handle = context.consumer().service(key);
+    eventually("all seen", SEEN, async || handle.snapshot().is_some_and(|list| list.len() == instances)).await;
+    handle
+}
+
+/// The ports that many picks come to; none while the caller's rules are on their way.
+fn picked(handle: &ServiceHandle, pick: &Pick<'_>) -> Vec<u16> {
+    let port = |_| match handle.pick(pick) {
+        Err(error) if error.kind() == ErrorKind::NotReady => None,
+        picked => Some(picked.unwrap().port()),
+    };
+    (0..200).filter_map(port).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Picks come to these ports, at the latest when a change may be seen.
+async fn follow(what: &str, handle: &ServiceHandle, pick: &Pick<'_>, ports: &[u16]) {
+    let began = Instant::now();
+    eventually(what, SEEN, async || picked(handle, pick) == ports).await;
+    println!("{what}: picks followed after {} ms", began.elapsed().as_millis());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn picks_follow_a_rule_that_is_made_switched_changed_and_removed() {
+    let key = service("canary");
+    let (provider, consumer, console) = (context(), context(), Console::beside(&server()));
+    versions(&provider, &key).await;
+    let handle = ready(&consumer, &key, 4).await;
+    let (seven, eight) = (LabelSet::new().header("uid", "7"), LabelSet::new().header("uid", "8"));
+    let (tester, other) = (Pick::new().labels(&seven), Pick::new().labels(&eight));
+    let all = [9001, 9002, 9003, 9004];
+    assert_eq!(picked(&handle, &tester), all);
+
+    let tests = json!({"namespace": "*", "service": "*",
+        "arguments": [{"type": "HEADER", "key": "uid", "value": {"type": "EXACT", "value": "7"}}]});
+    let canary = |stage: &str| rule(&key, &tests, at(&key), &[(stage, 100)]);
+    let id = console.rule(&canary("v2")).await;
+    follow("made", &handle, &tester, &[9003, 9004]).await;
+    assert_eq!(picked(&handle, &other), all, "a call that it is not for");
+    assert_eq!(picked(&handle, &Pick::new()), all, "a call without labels");
+    let request = GetOneInstance::new("default", key.service()).labels(&seven);
+    let told = consumer.router().explain(request).await.unwrap();
+    assert_eq!(told.support().len(), 2, "{told}");
+    assert!(told.to_string().contains(&format!("rule {}.only matches", key.service())), "{told}");
+
+    console.enable_rule(&id, false).await;
+    follow("switched off", &handle, &tester, &all).await;
+    console.enable_rule(&id, true).await;
+    follow("switched on", &handle, &tester, &[9003, 9004]).await;
+    console.change_rule(&id, &canary("v1")).await;
+    follow("changed", &handle, &tester, &[9001, 9002]).await;
+    console.remove_rule(&id).await;
+    follow("removed", &handle, &tester, &all).await;
+    stop([provider, consumer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn groups_share_the_calls_by_weight() {
+    let key = service("split");
+    let (provider, consumer, console) = (context(), context(), Console::beside(&server()));
+    versions(&provider, &key).await;
+    let handle = ready(&consumer, &key, 4).await;
+    let anybody = json!({"namespace": "*", "service": "*"});
+    let share = || (0..10_000).filter(|_| handle.pick(&Pick::new()).unwrap().port() > 9002).count();
+    let id = console.rule(&rule(&key, &anybody, at(&key), &[("v1", 80), ("v2", 20)])).await;
+    // 2,000 expected; the bounds are six standard deviations away.
+    eventually("80 to 20", SEEN, async || (1_760..=2_240).contains(&share())).await;
+    console.change_rule(&id, &rule(&key, &anybody, at(&key), &[("v1", 50), ("v2", 50)])).await;
+    eventually("half and half", SEEN, async || (4_700..=5_300).contains(&share())).await;
+    console.change_rule(&id, &rule(&key, &anybody, at(&key), &[("v1", 0), ("v2", 100)])).await;
+    follow("all to one group", &handle, &Pick::new(), &[9003, 9004]).await;
+    console.remove_rule(&id).await;
+    follow("removed", &handle, &Pick::new(), &[9001, 9002, 9003, 9004]).await;
+    stop([provider, consumer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn a_callers_own_rule_is_for_its_calls_to_anybody() {
+    let (key, web) = (service("callee"), service("caller"));
+    let (provider, consumer, console) = (context(), context(), Console::beside(&server()));
+    console.service(&web, json!({})).await;
+    versions(&provider, &key).await;
+    let handle = ready(&consumer, &key, 4).await;
+    let sources = json!({"namespace": "default", "service": web.service()});
+    // Main tells it to the caller alone; 1.18.1 tells every service that it may be called so.
+    let id = console.rule(&rule(&key, &sources, ("*", "*"), &[("v2", 100)])).await;
+    let pick = Pick::new().caller(&web);
+    follow("the caller's calls", &handle, &pick, &[9003, 9004]).await;
+    assert_eq!(picked(&handle, &Pick::new()), [9001, 9002, 9003, 9004], "nobody in particular calls");
+    let own = consumer.consumer().get_rule(&web, RuleKind::Routing).await.unwrap();
+    assert!(own.json().contains(&format!("{}.only.v2", key.service())), "{}", own.json());
+    console.remove_rule(&id).await;
+    follow("removed", &handle, &pick, &[9001, 9002, 9003, 9004]).await;
+    stop([provider, consumer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real server"]
+async fn a_service_that_asks_for_near_instances_gets_them_while_there_are_some() {
+    let key = service("nearby");
+    let console = Console::beside(&server());
+    console.service(&key, json!({"internal-enable-nearby": "true"})).await;
+    let provider = context();
+    let mut registrations: Vec<Registration> = Vec::new();
+    for (port, zone) in [(9001, "near"), (9002, "near"), (9003, "far")] {
+        let register = instance(&key, port).location(Location::new("north", zone, ""));
+        registrations.push(provider.provider().register(register).await.unwrap());
+    }
+    let here = SdkContext::builder().address(server()).set("global.location.region", "north");
+    let consumer = here.set("global.location.zone", "near").build().unwrap();
+    let handle = ready(&consumer, &key, 3).await;
+    assert_eq!(picked(&handle, &Pick::new()), [9001, 9002]);
+    registrations[0].set_isolated(true).await.unwrap();
+    follow("one is out", &handle, &Pick::new(), &[9002]).await;
+    registrations[1].set_isolated(true).await.unwrap();
+    follow("both are out", &handle, &Pick::new(), &[9003]).await;
+    registrations[0].set_isolated(false).await.unwrap();
+    follow("one is back", &handle, &Pick::new(), &[9001]).await;
+    console.service(&key, json!({"internal-enable-nearby": "false"})).await;
+    follow("nobody asks for it any more", &handle, &Pick::new(), &[9001, 9003]).await;
+    assert_eq!(picked(&handle, &Pick::new().nearby()), [9001], "but for a request that does");
+    stop([provider, consumer]).await;
 }

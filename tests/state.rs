@@ -104,7 +104,7 @@ async fn starting_degraded_by_the_server_ready() {
 #[tokio::test(start_paused = true)]
 async fn starting_degraded_by_a_key() {
     let (server, context) = serving(1);
-    let fault = server.on(Rpc::Discover).answer_bare(401_001);
+    let fault = server.on(Rpc::Discover).kind(ResourceKind::Instances).answer_bare(401_001);
     let reporting = server.builder().set("global.api.reportEnable", "false").build().unwrap();
     let mut watch = reporting.watch_state();
     is_next(&mut watch, "starting").await;
@@ -148,7 +148,7 @@ async fn ready_degraded_by_a_key_and_back() {
     context.consumer().get_one_instance(A).await.unwrap();
     let mut watch = context.watch_state();
     is_next(&mut watch, "ready").await;
-    let fault = server.on(Rpc::Discover).service(A).answer(500_000);
+    let fault = server.on(Rpc::Discover).kind(ResourceKind::Instances).service(A).answer(500_000);
     let ContextState::Degraded { troubles, .. } = is_next(&mut watch, "degraded").await else { unreachable!() };
     assert_eq!((troubles.len(), &troubles[0].service), (1, &Some(ServiceKey::from(A))));
     assert_eq!(troubles[0].error.server_code().map(polarismesh::ServerCode::get), Some(500_000));

@@ -68,8 +68,19 @@ impl ConsumerApi {
         self.engine.get_one(request.into())
     }
 
-    /// The instances that routing leaves; an empty list if nobody is registered or may be picked. Takes time linear in
-    /// their number.
+    /// Picks one instance and up to `replicas` others, all different: for data that is kept in several places. With a
+    /// policy that hashes along a ring or a table, the others are the next ones on it, so that all clients agree on them.
+    ///
+    /// Fewer come back where there are fewer. Takes time linear in their number at worst.
+    ///
+    /// # Errors
+    /// As [`get_one_instance`](Self::get_one_instance).
+    pub fn get_replicas<'a>(&self, request: impl Into<GetOneInstance<'a>>, replicas: usize) -> GetInstancesFuture {
+        self.engine.get_several(&request.into(), replicas)
+    }
+
+    /// The instances that routing leaves; an empty list if nobody is registered or may be picked. Where a rule shares calls
+    /// among groups by weight, they are those of one group, drawn as a pick draws it. Takes time linear in their number.
     ///
     /// # Errors
     /// Those of [all calls](Self#errors-of-all-calls).

@@ -9,6 +9,8 @@ use crate::engine::call::{Attempts, Call, CallError};
 use crate::engine::view::Service;
 use crate::error::Result;
 use crate::model::call::Classify;
+#[cfg(feature = "testing")]
+use crate::model::health::Breaker;
 use crate::model::instance::Instance;
 use crate::model::key::ServiceKey;
 use crate::model::request::instance::Pick;
@@ -49,6 +51,19 @@ impl ServiceHandle {
     #[inline]
     pub fn pick(&self, pick: &Pick<'_>) -> Result<Instance> {
         self.service.pick(pick)
+    }
+
+    /// Picks one instance and looks at it where it is: what handing it out costs is left out.
+    #[cfg(feature = "testing")]
+    #[inline]
+    pub(crate) fn pick_with<T>(&self, pick: &Pick<'_>, look: impl FnOnce(&Instance) -> T) -> Result<T> {
+        self.service.pick_with(pick, look)
+    }
+
+    /// Opens or closes the breaker of one instance.
+    #[cfg(feature = "testing")]
+    pub(crate) fn trip(&self, id: &str, open: bool) -> bool {
+        self.service.set_breaker(id, if open { Breaker::Open } else { Breaker::Closed })
     }
 
     /// Picks one instance and starts a call to it, which counts as its load until it is finished or dropped.
@@ -96,7 +111,7 @@ impl ServiceHandle {
         self.consumer.engine().call(&self.service, pick, attempts, send).await
     }
 
-    /// Waits until the service is loaded, at most for `global.api.timeout`.
+    /// Waits until the service is loaded, its rules included, at most for `global.api.timeout`.
     ///
     /// # Errors
     /// Those of [all calls](ConsumerApi#errors-of-all-calls).
@@ -104,7 +119,19 @@ impl ServiceHandle {
     /// # Cancel safety
     /// Loading goes on when it is dropped.
     pub async fn ready(&self) -> Result<()> {
-        self.consumer.engine().wait_ready(&self.service, None).await
+        self.consumer.engine().wait_ready(&self.service, None, None).await
+    }
+
+    /// Waits until the service is loaded for calls of `caller`, whose own rules count too, at most for
+    /// `global.api.timeout`. Only the first pick that names a caller needs it.
+    ///
+    /// # Errors
+    /// Those of [all calls](ConsumerApi#errors-of-all-calls).
+    ///
+    /// # Cancel safety
+    /// Loading goes on when it is dropped.
+    pub async fn ready_for(&self, caller: &ServiceKey) -> Result<()> {
+        self.consumer.engine().wait_ready(&self.service, Some(caller), None).await
     }
 
     /// All instances as they are now; none before the service is loaded, or if it does not exist.

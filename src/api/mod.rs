@@ -5,6 +5,7 @@
 pub(crate) mod consumer;
 pub(crate) mod handle;
 pub(crate) mod provider;
+pub(crate) mod router;
 #[cfg(test)]
 mod tests;
 pub(crate) mod watch;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use crate::api::consumer::ConsumerApi;
 use crate::api::provider::ProviderApi;
+use crate::api::router::RouterApi;
 use crate::context::SdkContext;
 
 impl SdkContext {
@@ -22,6 +24,14 @@ impl SdkContext {
         let inner = self.inner();
         inner.start();
         ConsumerApi::new(inner.engine().clone(), Arc::clone(inner) as _)
+    }
+
+    /// Runs routers and balancers on given instances, and explains what the configured chain does.
+    #[must_use]
+    pub fn router(&self) -> RouterApi {
+        let inner = self.inner();
+        inner.start();
+        RouterApi::new(inner.engine().clone(), Arc::clone(inner) as _)
     }
 
     /// Registers instances of this program.

@@ -1,14 +1,19 @@
 //! Weighted random by Vose's alias table, exact in integers.
 //!
+//! When: always, unless something speaks for another policy. It keeps nothing between calls, so threads and clients do
+//! not disturb each other, and every instance gets exactly its share. A choice costs two multiplications and one line
+//! of memory, however many instances there are; a table takes eight bytes an instance.
+//! Source: M. D. Vose, "A linear algorithm for generating random numbers with a given distribution", 1991.
+//!
 //! The table has one column for each instance, and every column has room for the sum of all weights. An instance of
 //! weight `w` among `n` brings `n × w` to the table, so the columns are filled exactly: each holds its own instance up to
 //! a threshold, and one other, its alias, above. A choice is one column and one level in it, both out of one draw of 64
 //! bits. Threshold and alias share a word, 40 and 24 bits, so that a choice reads one line of memory.
 
-use crate::balance::balancer::{Criteria, LoadBalancer, Selector, below};
+use crate::balance::balancer::{Criteria, LoadBalancer, Selector, weights};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::instance::Instance;
 use crate::model::subset::Subset;
+use crate::util::draw::{below, level};
 
 const ALIAS_BITS: u32 = 24;
 const ALIAS_MASK: u64 = (1 << ALIAS_BITS) - 1;
@@ -21,7 +26,7 @@ pub(crate) struct WeightedRandom;
 
 /// One alias table.
 #[derive(Debug)]
-struct Table {
+pub(super) struct Table {
     columns: Box<[u64]>,
     /// The room of a column.
     total: u64,
@@ -29,20 +34,20 @@ struct Table {
 
 impl LoadBalancer for WeightedRandom {
     fn prepare(&self, subset: &Subset) -> Result<Box<dyn Selector>> {
-        Ok(Box::new(Table::new(subset.iter().map(Instance::weight))?))
+        Ok(Box::new(Table::new(&weights(subset))?))
     }
 }
 
 impl Selector for Table {
     #[inline]
-    fn select(&self, _: &Subset, criteria: &Criteria) -> usize {
+    fn select(&self, _: &Subset, criteria: &Criteria<'_>) -> usize {
         self.draw(criteria.entropy())
     }
 }
 
 impl Table {
-    fn new(weights: impl Iterator<Item = u32>) -> Result<Self> {
-        let mut weights: Vec<u64> = weights.map(u64::from).collect();
+    pub(super) fn new(weights: &[u32]) -> Result<Self> {
+        let mut weights: Vec<u64> = weights.iter().copied().map(u64::from).collect();
         if weights.len() as u64 > ALIAS_MASK {
             let context = format!("weightedRandom takes at most {ALIAS_MASK} instances, not {}", weights.len());
             return Err(Error::new(ErrorKind::Plugin, context));
@@ -52,22 +57,16 @@ impl Table {
     }
 
     #[inline]
-    fn draw(&self, entropy: u64) -> usize {
+    pub(super) fn draw(&self, entropy: u64) -> usize {
         let (column, rest) = below(entropy, self.columns.len());
         let word = self.columns.get(column).copied().unwrap_or_default();
-        #[allow(clippy::cast_possible_truncation, reason = "a product of 64 and 40 bits, less its low 64 bits")]
-        let level = ((u128::from(rest) * u128::from(self.total)) >> 64) as u64;
-        if level < word >> ALIAS_BITS { column } else { index(word & ALIAS_MASK) }
+        if level(rest, self.total) < word >> ALIAS_BITS { column } else { index(word & ALIAS_MASK) }
     }
 }
 
 /// Brings the sum of weights into the range of the table and returns it. Weights as servers send them (0 to 65,535) are
 /// left as they are.
 fn fit(weights: &mut [u64]) -> u64 {
-    if weights.iter().all(|weight| *weight == 0) {
-        // Who leaves instances of weight 0 in wants them picked: evenly, for want of another measure.
-        weights.fill(1);
-    }
     let mut total: u64 = weights.iter().sum();
     while total > MAX_TOTAL {
         // Halved, but never to nothing: what had a share keeps one.
@@ -111,11 +110,12 @@ fn index(i: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::balancer;
     use crate::model::subset::fixture::weighted;
     use proptest::prelude::*;
 
     fn table(weights: &[u32]) -> Table {
-        Table::new(weights.iter().copied()).unwrap()
+        Table::new(weights).unwrap()
     }
 
     /// How much of the table each instance holds: `n × weight` where it is exact.
@@ -146,12 +146,9 @@ mod tests {
         fn every_instance_holds_exactly_its_share_of_the_table(
             weights in proptest::collection::vec(prop_oneof![0u32..4, 0u32..=65_535, Just(65_535)], 1..300)
         ) {
-            let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
+            let weights = balancer::weights(&weighted(&weights));
             let count = weights.len() as u64;
-            let expected: Vec<u64> = match total {
-                0 => vec![count; weights.len()],
-                _ => weights.iter().map(|w| u64::from(*w) * count).collect(),
-            };
+            let expected: Vec<u64> = weights.iter().map(|w| u64::from(*w) * count).collect();
             prop_assert_eq!(shares(&table(&weights)), expected);
         }
 
@@ -159,9 +156,9 @@ mod tests {
         fn every_draw_is_in_range_and_never_of_weight_zero(
             weights in proptest::collection::vec(0u32..3, 1..50), entropy: u64
         ) {
+            let weights = balancer::weights(&weighted(&weights));
             let chosen = table(&weights).draw(entropy);
-            prop_assert!(chosen < weights.len());
-            prop_assert!(weights[chosen] > 0 || weights.iter().all(|w| *w == 0));
+            prop_assert!(chosen < weights.len() && weights[chosen] > 0);
         }
     }
 

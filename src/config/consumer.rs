@@ -118,6 +118,10 @@ pub struct ServiceRouter {
     /// Whether unhealthy instances are used when there are no others. Default true.
     #[serde(deserialize_with = "scalar::flag")]
     pub enable_recover_all: bool,
+    /// Whether a pick fails while rules that it should follow cannot be had. Default false: it goes on without them, and
+    /// the state of the context says so.
+    #[serde(deserialize_with = "scalar::flag")]
+    pub strict_rules: bool,
     /// Options of single routers, by name.
     pub plugin: PluginSection,
 }
@@ -204,6 +208,7 @@ impl Default for ServiceRouter {
             after_chain: names(&["recoverRouter"]),
             percent_of_min_instances: 0.0,
             enable_recover_all: true,
+            strict_rules: false,
             plugin: PluginSection::default(),
         }
     }

@@ -1,5 +1,6 @@
 //! Section `global`: the control plane, how it is spoken to, and where this process is.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub struct Global {
     pub location: Location,
 }
 
-/// Section `global.system`: dedicated clusters of the control plane. One that is not named (the default) is not used,
+/// Section `global.system`: variables of rules, and dedicated clusters of the control plane. A cluster that is not named (the default) is not used,
 /// and its traffic stays on `global.serverConnector.addresses`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", expecting = "a section")]
@@ -37,6 +38,9 @@ pub struct System {
     pub health_check_cluster: Cluster,
     /// Serves configuration files.
     pub config_cluster: Cluster,
+    /// Values that routing rules name as variables; one that is not set here is taken from the environment.
+    #[serde(deserialize_with = "scalar::texts")]
+    pub variables: BTreeMap<String, String>,
 }
 
 /// One dedicated cluster of the control plane.

@@ -8,6 +8,8 @@
 pub(super) enum Class {
     /// It has an effect.
     Used,
+    /// It has an effect: a plug-in reads it among its options, which no field holds.
+    Option,
     /// It is another spelling of keys that have one.
     Alias,
     /// It has none yet.
@@ -16,7 +18,7 @@ pub(super) enum Class {
     Never(&'static str),
 }
 
-use Class::{Alias, Later, Never, Used};
+use Class::{Alias, Later, Never, Option, Used};
 
 /// Keys of one section that mean the same. `[]` stands for an item of a list, `name.**` for anything at or below `name`.
 pub(super) struct Row(pub(super) &'static str, pub(super) Class, pub(super) &'static str);
@@ -25,7 +27,7 @@ const BREAKER: Class = Later("circuit breaking is not built yet");
 const LIMIT: Class = Later("rate limiting is not built yet");
 const CENTER: Class = Later("the config center is not built yet");
 const ROUTING: Class = Later("this router is not built yet");
-const BALANCING: Class = Later("this load balancer is not built yet");
+const NO_PERIOD: Class = Never("the average follows the last answers, without a period to begin anew");
 const LOSSLESS: Class = Later("graceful start-up by rules is not built yet");
 const REPORTING: Class = Later("statistics are not built yet");
 const ONE_CONNECTOR: Class = Never("there is one connector");
@@ -46,7 +48,7 @@ pub(super) const KEYS: &[Row] = &[
     Row("global.system.configCluster", Never("its servers are followed as every service is"), "refreshInterval"),
     Row("global.system.monitorCluster", REPORTING, "namespace service refreshInterval routers lbPolicy sameAsBuiltin"),
     Row("global.system", Never("there is no agent to run with, and one engine"), "mode flow.name"),
-    Row("global.system", Later("variables of routing rules are not built yet"), "variables.**"),
+    Row("global.system", Used, "variables.**"),
     Row("global.system.flowCache", Never("rules are compiled when they change"), "enable name expireInterval"),
     Row("global.api", Used, "timeout maxRetryTimes retryInterval reportEnable reportInterval bindIP"),
     Row("global.api", Never("interfaces are not looked up: bindIP says the address itself"), "bindIf"),
@@ -101,21 +103,21 @@ pub(super) const KEYS: &[Row] = &[
     Row("consumer.localCache", Never("there is one cache"), "type plugin.**"),
     Row("consumer.serviceRouter", Used, "beforeChain chain afterChain percentOfMinInstances enableRecoverAll"),
     Row("consumer.serviceRouter", Used, "plugin.**"),
-    Row("consumer.serviceRouter", Later("rules are no part of a pick yet"), "strictRules"),
+    Row("consumer.serviceRouter", Used, "strictRules"),
     Row("consumer.serviceRouter.plugin.recoverRouter", Alias, "allRecoverEnable"),
     Row("consumer.serviceRouter.plugin.recoverRouter", BREAKER, "excludeCircuitBreakInstances"),
-    Row("consumer.serviceRouter.plugin.metadataRouter", ROUTING, "metadataFailOverType"),
-    Row("consumer.serviceRouter.plugin.ruleBasedRouter", ROUTING, "failoverType"),
-    Row("consumer.serviceRouter.plugin.nearbyBasedRouter", ROUTING, "matchLevel maxMatchLevel strictNearby"),
-    Row("consumer.serviceRouter.plugin.nearbyBasedRouter", ROUTING, "enableDegradeByUnhealthyPercent"),
-    Row("consumer.serviceRouter.plugin.nearbyBasedRouter", ROUTING, "unhealthyPercentToDegrade"),
+    Row("consumer.serviceRouter.plugin.metadataRouter", Option, "metadataFailOverType"),
+    Row("consumer.serviceRouter.plugin.ruleBasedRouter", Option, "failoverType"),
+    Row("consumer.serviceRouter.plugin.nearbyBasedRouter", Option, "matchLevel maxMatchLevel strictNearby"),
+    Row("consumer.serviceRouter.plugin.nearbyBasedRouter", Option, "enableDegradeByUnhealthyPercent"),
+    Row("consumer.serviceRouter.plugin.nearbyBasedRouter", Option, "unhealthyPercentToDegrade"),
     Row("consumer.serviceRouter.plugin.nearbyBasedRouter", Never("nobody reads it"), "enableReportLocalAddress"),
     Row("consumer.serviceRouter.plugin.laneRouter", ROUTING, "baseLaneMode"),
     Row("consumer.loadbalancer", Used, "type plugin.**"),
-    Row("consumer.loadbalancer.plugin.ringHash", BALANCING, "hashFunction vnodeCount"),
-    Row("consumer.loadbalancer.plugin.maglev", BALANCING, "hashFunction tableSize"),
-    Row("consumer.loadbalancer.plugin.hash", BALANCING, "hashFunction"),
-    Row("consumer.loadbalancer.plugin.shortestResponseTime", BALANCING, "slidePeriod"),
+    Row("consumer.loadbalancer.plugin.ringHash", Option, "hashFunction vnodeCount"),
+    Row("consumer.loadbalancer.plugin.maglev", Option, "hashFunction tableSize"),
+    Row("consumer.loadbalancer.plugin.hash", Option, "hashFunction"),
+    Row("consumer.loadbalancer.plugin.shortestResponseTime", NO_PERIOD, "slidePeriod"),
     Row("consumer.circuitBreaker", BREAKER, "enable chain checkPeriod sleepWindow successCountAfterHalfOpen"),
     Row("consumer.circuitBreaker", BREAKER, "requestCountAfterHalfOpen recoverWindow recoverNumBuckets"),
     Row("consumer.circuitBreaker", BREAKER, "defaultRuleEnable defaultErrorCount defaultErrorPercent defaultInterval"),
@@ -139,7 +141,7 @@ pub(super) const KEYS: &[Row] = &[
         ONE_CONNECTOR,
         "serverConnectorId enable namespace service reportServiceContractEnable",
     ),
-    Row("provider.service", Later("a default caller is not built yet"), "namespace name"),
+    Row("provider.service", Used, "namespace name"),
     Row("provider.lossless", LOSSLESS, "enable type strategy delayRegisterInterval healthCheckInterval plugin.**"),
     Row("provider.lossless", LOSSLESS, "healthCheckProtocol healthCheckPath healthCheckMethod"),
     Row("provider.auth", Later("block and allow lists are not built yet"), "enable chain plugin.**"),

@@ -82,7 +82,8 @@ impl fmt::Display for Config {
     }
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable of the process's environment.
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 

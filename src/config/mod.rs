@@ -43,8 +43,9 @@ use serde::{Deserialize, Serialize};
 pub use self::address::{InvalidAddress, ServerAddress};
 pub use self::consumer::{Consumer, EmptyGuard, EmptyPolicy, LoadBalancer, LocalCache, ServiceRouter};
 pub use self::global::{Api, Cluster, ConnectorPlugin, Global, Grpc, Location, Protocol, ServerConnector, System};
+pub(crate) use self::loader::variable;
 pub use self::plugin::{PluginOptions, PluginSection};
-pub use self::provider::{Heartbeat, Provider};
+pub use self::provider::{CallerService, Heartbeat, Provider};
 pub use self::secret::Secret;
 pub(crate) use self::validate::Surroundings;
 

@@ -29,7 +29,7 @@ pub(crate) struct PluginName {
     pub(crate) aliases: &'static [&'static str],
 }
 
-/// Every plug-in name of both official SDKs. What is no alias of another is the canonical name.
+/// Every plug-in name of both official SDKs, and ours. What is no alias of another is the canonical name.
 pub(crate) const NAMES: &[PluginName] = {
     use PluginKind::{LoadBalancer, Router};
     const fn known(kind: PluginKind, name: &'static str, aliases: &'static [&'static str]) -> PluginName {
@@ -55,6 +55,8 @@ pub(crate) const NAMES: &[PluginName] = {
         known(LoadBalancer, "l5cst", &[]),
         known(LoadBalancer, "leastConnection", &[]),
         known(LoadBalancer, "shortestResponseTime", &[]),
+        // Ours alone.
+        known(LoadBalancer, "powerOfTwo", &[]),
     ]
 };
 
@@ -189,7 +191,8 @@ impl PluginOptions {
         found.map(|(_, value)| Some(*value)).ok_or_else(|| self.invalid(key, format!("expected one of {}", expected())))
     }
 
-    fn invalid(&self, key: &str, problem: impl fmt::Display) -> Error {
+    /// An error about one option, which it names by its whole path.
+    pub(crate) fn invalid(&self, key: &str, problem: impl fmt::Display) -> Error {
         let dot = if self.at.is_empty() { "" } else { "." };
         Error::new(ErrorKind::InvalidConfig, format!("{}{dot}{key}: {problem}", self.at))
     }

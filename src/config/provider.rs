@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{duration, scalar};
+use crate::model::key::ServiceKey;
 
 /// Section `provider`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,21 @@ pub struct Provider {
     pub drain: Duration,
     /// How heartbeats are sent.
     pub heartbeat: Heartbeat,
+    /// The service that this process is, as routing rules know callers.
+    pub service: CallerService,
+}
+
+/// Section `provider.service`: who calls, where a request does not say so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", expecting = "a section")]
+#[non_exhaustive]
+pub struct CallerService {
+    /// Its namespace. Default none: calls come from nobody in particular.
+    #[serde(deserialize_with = "scalar::text")]
+    pub namespace: String,
+    /// Its name.
+    #[serde(deserialize_with = "scalar::text")]
+    pub name: String,
 }
 
 /// Section `provider.heartbeat`.
@@ -30,9 +46,16 @@ pub struct Heartbeat {
     pub own_thread: bool,
 }
 
+impl CallerService {
+    /// The service, if it is named.
+    pub(crate) fn key(&self) -> Option<ServiceKey> {
+        (!self.namespace.is_empty() && !self.name.is_empty()).then(|| ServiceKey::new(&self.namespace, &self.name))
+    }
+}
+
 impl Default for Provider {
     fn default() -> Self {
-        Self { drain: Duration::from_secs(5), heartbeat: Heartbeat::default() }
+        Self { drain: Duration::from_secs(5), heartbeat: Heartbeat::default(), service: CallerService::default() }
     }
 }
 

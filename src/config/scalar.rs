@@ -3,6 +3,7 @@
 //! `${PORT:8091}` is text when it has been expanded, a zone may be called `100001`, and polaris-java takes `"5"` for a
 //! number. So a field is read from the text of its scalar and by the type it has, never by how YAML would have typed it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -82,6 +83,12 @@ pub(super) fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64
 /// Text.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Scalar::deserialize(deserializer).map(|Scalar(text)| text)
+}
+
+/// A section of names and texts.
+pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let texts = BTreeMap::<String, Scalar>::deserialize(deserializer)?;
+    Ok(texts.into_iter().map(|(name, Scalar(text))| (name, text)).collect())
 }
 
 /// What reads itself from text, and may be left out.

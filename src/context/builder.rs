@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::config::PluginOptions;
 use crate::config::{Config, Surroundings};
 use crate::context::options::{self, Given};
 use crate::context::{Inner, SdkContext};
@@ -20,6 +21,8 @@ use crate::model::key::{Revision, ServiceKey};
 use crate::model::location::Location;
 use crate::model::service::ServiceInstances;
 use crate::plugin::Manager;
+use crate::plugin::manager::{MakeBalancer, MakeRouter};
+use crate::plugin::{LoadBalancer, ServiceRouter, WeightAdjuster};
 use crate::registry::{LocalRegistry, RegistryOptions, Writer};
 use crate::transport::discover::ResourceSink;
 use crate::transport::{Tls, TokenSource, Transport};
@@ -52,6 +55,9 @@ pub struct SdkContextBuilder {
     runtime: Option<Handle>,
     fixed: Vec<(ServiceKey, Vec<InstanceAddr>)>,
     connector: Option<Arc<dyn Connector>>,
+    routers: Vec<(String, MakeRouter)>,
+    balancers: Vec<(String, MakeBalancer)>,
+    adjuster: Option<Arc<dyn WeightAdjuster>>,
 }
 
 impl SdkContextBuilder {
@@ -107,6 +113,52 @@ impl SdkContextBuilder {
         self
     }
 
+    /// Adds a router of your own under a name, in place of one that is built in under it. It takes part in routing where
+    /// `consumer.serviceRouter` names it, with the options that stand there under `plugin`; `make` is called once.
+    ///
+    /// ```
+    /// use polarismesh::{Result, Routed, SdkContext, ServiceRouter, Subset, Surroundings};
+    /// use std::sync::Arc;
+    ///
+    /// #[derive(Debug)]
+    /// struct Everybody;
+    ///
+    /// impl ServiceRouter for Everybody {
+    ///     fn compile(&self, subset: &Subset, _: &Surroundings) -> Result<Routed> {
+    ///         Ok(Routed::alike(subset.clone()))
+    ///     }
+    /// }
+    ///
+    /// let builder = SdkContext::builder()
+    ///     .service_router("everybody", |_| Ok(Arc::new(Everybody)))
+    ///     .set("consumer.serviceRouter.chain", "everybody, ruleBasedRouter");
+    /// # let _ = builder;
+    /// ```
+    pub fn service_router<F>(mut self, name: &str, make: F) -> Self
+    where
+        F: Fn(&PluginOptions) -> Result<Arc<dyn ServiceRouter>> + Send + Sync + 'static,
+    {
+        self.routers.push((name.to_owned(), Box::new(make)));
+        self
+    }
+
+    /// Adds a policy of balancing of your own under a name, in place of one that is built in under it. Requests name it, or
+    /// `consumer.loadbalancer.type` does; `make` is called once, with the options that stand under
+    /// `consumer.loadbalancer.plugin`.
+    pub fn load_balancer<F>(mut self, name: &str, make: F) -> Self
+    where
+        F: Fn(&PluginOptions) -> Result<Arc<dyn LoadBalancer>> + Send + Sync + 'static,
+    {
+        self.balancers.push((name.to_owned(), Box::new(make)));
+        self
+    }
+
+    /// Adjusts the weights of instances, for all policies that go by weight. Default: the weights that were registered.
+    pub fn weight_adjuster(mut self, adjuster: impl WeightAdjuster) -> Self {
+        self.adjuster = Some(Arc::new(adjuster));
+        self
+    }
+
     /// Connects in another way than by TCP: how the in-memory server is reached.
     #[cfg(feature = "testing")]
     pub(crate) fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
@@ -128,12 +180,16 @@ impl SdkContextBuilder {
     pub(super) fn assemble(self) -> Result<(SdkContext, Arc<Writer>)> {
         let config = self.effective_config()?;
         let fixed = self.fixed_services()?;
+        let mut plugins = Manager::new(&config.consumer);
+        self.routers.into_iter().for_each(|(name, make)| plugins.add_foreign_router(&name, make));
+        self.balancers.into_iter().for_each(|(name, make)| plugins.add_foreign_balancer(&name, make));
+        let engine = EngineOptions::new(&plugins, &config, self.adjuster)?;
         let runtime = self.runtime.map_or_else(Handle::try_current, Ok).map_err(|error| {
             let what = "a context needs a tokio runtime: build it inside of one, or give one by `runtime(handle)`";
             Error::new(ErrorKind::InvalidConfig, what).with_source(error)
         })?;
         let connector = self.connector.unwrap_or_else(|| Arc::new(Tcp));
-        wire(config, runtime, fixed, Given { token: self.token, tls: self.tls, connector })
+        wire(config, engine, runtime, fixed, Given { token: self.token, tls: self.tls, connector })
     }
 
     fn effective_config(&self) -> Result<Config> {
@@ -155,7 +211,10 @@ impl SdkContextBuilder {
             }
         }
         let no_server = !self.fixed.is_empty() || !self.addresses.is_empty();
-        problems.extend(config.validate_in(&Surroundings { routers: &[], balancers: &[], no_server }).err());
+        let routers: Vec<_> = self.routers.iter().map(|(name, _)| name.as_str()).collect();
+        let balancers: Vec<_> = self.balancers.iter().map(|(name, _)| name.as_str()).collect();
+        let around = Surroundings { routers: &routers, balancers: &balancers, no_server };
+        problems.extend(config.validate_in(&around).err());
         all_at_once(problems)?;
         Ok(config)
     }
@@ -189,12 +248,11 @@ fn all_at_once(mut problems: Vec<Error>) -> Result<()> {
 /// Makes all parts and joins them. Nothing of it does I/O or waits.
 fn wire(
     config: Config,
+    engine_options: EngineOptions,
     runtime: Handle,
     fixed: Vec<ServiceInstances>,
     given: Given,
 ) -> Result<(SdkContext, Arc<Writer>)> {
-    let manager = Manager::new(&config.consumer);
-    let engine_options = EngineOptions::new(&manager, &config)?;
     let scope = TaskScope::new(runtime);
     let exit = scope.apart();
     let clock = WallClock::start();
@@ -204,9 +262,9 @@ fn wire(
     if !config.global.server_connector.addresses.is_empty() {
         registry.attach(transport.discover(Arc::clone(&writer) as Arc<dyn ResourceSink>));
     }
-    let engine = Engine::new(registry.clone(), scope.clone(), engine_options);
     let location = &config.global.location;
     let location = LocationCell::new(Location::new(&*location.region, &*location.zone, &*location.campus));
+    let engine = Engine::new(registry.clone(), scope.clone(), location.clone(), engine_options);
     let inner = Arc::new(Inner {
         config,
         scope,

@@ -2,7 +2,7 @@
 //!
 //! Everything below is built from plain parts, so this is the only place that knows all of them. A context is a handle;
 //! its parts run on the runtime that was current when it was built, and are started by their first use: a context that
-//! nobody uses has no connection, no thread and one idle task.
+//! nobody uses has no connection, no thread, and a few tasks that sleep.
 
 mod builder;
 #[cfg(feature = "testing")]
@@ -139,7 +139,8 @@ impl SdkContext {
 
     /// Follows the state. The watch does not keep the context alive.
     pub fn watch_state(&self) -> StateWatch {
-        StateWatch::new(Arc::downgrade(&self.0), [self.0.wake.subscribe(), self.0.registry.watch_health()])
+        let wakes = [self.0.wake.subscribe(), self.0.registry.watch_health(), self.0.engine.troubles().watch()];
+        StateWatch::new(Arc::downgrade(&self.0), wakes)
     }
 
     /// Waits until the context is [`Ready`](ContextState::Ready), at most `within`. Makes first contact with a control
@@ -293,6 +294,14 @@ impl Inner {
         {
             troubles.push(Trouble::of_server(error, self.clock.system_time(since)));
         }
+        let routing = self.engine.troubles().list().into_iter();
+        troubles.extend(routing.map(|(key, error, since)| Trouble {
+            service: Some(key.service),
+            kind: Some(key.kind),
+            server: None,
+            since: self.clock.system_time(since),
+            error,
+        }));
         for (service, since, error) in self.provider.get().map(|p| p.registrar.troubled()).unwrap_or_default() {
             troubles.push(Trouble::of_registration(service, error, self.clock.system_time(since)));
         }

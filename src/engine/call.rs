@@ -155,7 +155,7 @@ impl Service {
             if let Some(slot) = view.base.as_ref().and_then(|base| base.slot_of(id.as_str())) {
                 slot.record(outcome, delay);
             }
-            Ok(())
+            Some(Ok(()))
         })
     }
 }
@@ -175,8 +175,8 @@ impl Engine {
         E: Classify,
     {
         let deadline = attempts.overall.map(|within| after(Instant::now(), within));
-        if !service.has_view() {
-            self.wait_ready(service, attempts.overall).await.map_err(CallError::NotSent)?;
+        if !service.serves(pick.caller) {
+            self.wait_ready(service, pick.caller, attempts.overall).await.map_err(CallError::NotSent)?;
         }
         service.budget.pay_in(attempts.budget);
         let mut tried = pick.exclude.cloned().unwrap_or_default();
@@ -248,7 +248,7 @@ mod tests {
     use crate::engine::budget::Budget;
     use crate::engine::fixture::{API_TIMEOUT, Fixture, id, key};
     use crate::model::health::Load;
-    use crate::model::request::instance::Tried;
+    use crate::model::request::tried::Tried;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -287,11 +287,11 @@ mod tests {
         assert_eq!(load(&service, "a").in_flight, 2);
         tokio::time::advance(Duration::from_millis(20)).await;
         first.finish(Outcome::http(200));
-        assert_eq!(load(&service, "a").latency, Some(Duration::from_millis(20)));
+        assert_eq!(load(&service, "a").latency(), Some(Duration::from_millis(20)));
         tokio::time::advance(Duration::from_secs(5)).await;
         drop(second);
         let left = load(&service, "a");
-        assert_eq!((left.in_flight, left.latency), (0, Some(Duration::from_millis(20))), "dropped: no verdict");
+        assert_eq!((left.in_flight, left.latency()), (0, Some(Duration::from_millis(20))), "dropped: no verdict");
     }
 
     #[tokio::test(start_paused = true)]
@@ -340,7 +340,7 @@ mod tests {
         let Err(CallError::NotSent(error)) = cold else { panic!("{cold:?}") };
         assert_eq!(error.kind(), ErrorKind::Timeout);
         fixture.serve(&[]);
-        fixture.engine.ready(&service, API_TIMEOUT).await.unwrap();
+        fixture.engine.ready(&service, None, API_TIMEOUT).await.unwrap();
         let empty = fixture.engine.call(&service, ANY, Attempts::up_to(3), send).await;
         let Err(CallError::NotSent(error)) = empty else { panic!("{empty:?}") };
         assert_eq!(error.kind(), ErrorKind::NoInstances);
@@ -413,7 +413,7 @@ mod tests {
         let service = fixture.warm(&[("a", 1)]).await;
         report("a").unwrap();
         report("gone").unwrap();
-        assert_eq!(load(&service, "a").latency, Some(Duration::from_millis(4)));
+        assert_eq!(load(&service, "a").latency(), Some(Duration::from_millis(4)));
         fixture.engine.close();
         assert_eq!(report("a").unwrap_err().kind(), ErrorKind::Closed);
     }

@@ -6,17 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::engine::Shared;
+use crate::engine::compilation::{Compilation, weigh};
+use crate::engine::inputs::{Inputs, Rules};
 use crate::engine::retire::{LOOK_AGAIN, Retired};
-use crate::engine::view::{Leaf, Service, ServiceView};
-use crate::engine::{Policy, Shared, health};
+use crate::engine::services::Services;
+use crate::engine::view::{Service, ServiceView};
 use crate::error::{Error, ErrorKind};
-use crate::model::health::HealthView;
-use crate::model::key::ResourceKind;
-use crate::model::service::ServiceInstances;
+use crate::model::key::{ResourceKind, ServiceKey};
 use crate::model::snapshot::Resource;
-use crate::model::subset::{Base, Subset};
 use crate::registry::EntryState;
-use crate::routing::{Plan, Surroundings};
 
 /// How often services that the registry has forgotten are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(2);
@@ -24,29 +25,69 @@ const FORGET_EVERY: Duration = Duration::from_secs(2);
 /// Compiles until the context ends.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut changes = shared.registry.changes();
+    let mut moved = shared.location.changed();
     // What changed before this task listened, or while it was being started again, is not told again.
     shared.services.mark_all();
     let mut retired = Retired::default();
+    let mut held = Held::default();
     let mut forget = tokio::time::interval(FORGET_EVERY);
     forget.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut reweigh = tokio::time::interval(shared.policy.adjuster.as_ref().map_or(FORGET_EVERY, |it| it.interval()));
+    reweigh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        held.release(&shared.services);
         for service in shared.services.take_marked() {
-            compile(&service, &mut retired).await;
+            if let Some(until) = compile(&shared, &service, &mut retired).await {
+                held.hold(service.key().clone(), until);
+            }
         }
         retired.sweep();
         let waiting = !(shared.services.sweep() & retired.is_empty());
         tokio::select! {
             told = changes.next() => match told {
-                Some(keys) => {
-                    let instances = keys.iter().filter(|key| key.kind == ResourceKind::Instances);
-                    instances.for_each(|key| shared.services.mark_key(&key.service));
-                }
+                Some(keys) => keys.iter().for_each(|key| shared.services.mark_changed(key)),
                 // The registry has ended, with the context or with its runtime: the gate tells which.
                 None => return,
             },
             () = shared.services.marked() => {}
-            _ = forget.tick() => drop_forgotten(&shared, &mut retired),
+            // The sender lives in the engine.
+            _ = moved.changed() => shared.services.mark_all(),
+            _ = forget.tick() => {
+                drop_forgotten(&shared, &mut retired);
+                report_expressions(&shared);
+            }
+            _ = reweigh.tick(), if shared.policy.adjuster.is_some() => shared.services.mark_all(),
             () = tokio::time::sleep(LOOK_AGAIN), if waiting => {}
+            () = held.due() => {}
+        }
+    }
+}
+
+/// Services that wait for rules, until a moment at which they wait no longer.
+#[derive(Default)]
+struct Held(Vec<(Instant, ServiceKey)>);
+
+impl Held {
+    fn hold(&mut self, key: ServiceKey, until: Instant) {
+        self.0.retain(|(_, known)| *known != key);
+        self.0.push((until, key));
+    }
+
+    /// Marks those whose moment has come.
+    fn release(&mut self, services: &Services) {
+        let now = Instant::now();
+        self.0.retain(|(until, key)| {
+            if *until <= now {
+                services.mark_key(key);
+            }
+            *until > now
+        });
+    }
+
+    async fn due(&self) {
+        match self.0.iter().map(|(until, _)| *until).min() {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -59,6 +100,7 @@ fn drop_forgotten(shared: &Shared, retired: &mut Retired) {
             continue;
         }
         shared.services.remove(&service);
+        shared.troubles.forget(|key| key.service == *service.key());
         if let Some(old) = service.publish(None) {
             retired.push(old);
         }
@@ -66,52 +108,88 @@ fn drop_forgotten(shared: &Shared, retired: &mut Retired) {
     }
 }
 
-/// Brings the view of one service up to what is served now.
-async fn compile(service: &Service, retired: &mut Retired) {
-    let Some(source) = service.source() else { return };
+/// Reports rules whose regular expressions were given up for some call, since their view was made.
+fn report_expressions(shared: &Shared) {
+    for service in shared.services.all() {
+        if let Some(view) = service.view.load().as_ref().filter(|view| view.base.is_some()) {
+            shared.troubles.set(&service.key().of(ResourceKind::Routing), trouble(&service, &view.inputs.inbound));
+        }
+    }
+}
+
+/// What keeps picks from following the rules of their callee.
+fn trouble(service: &Service, inbound: &Rules) -> Option<Error> {
+    late(inbound).or_else(|| {
+        let rule = inbound.there()?.route()?.gave_up()?;
+        let why = "an expression takes too many steps for some calls, and is false for them";
+        let error = Error::new(ErrorKind::InvalidRule, format!("rule {}: {why}", rule.name));
+        Some(error.with_service(service.key().text()))
+    })
+}
+
+/// Rules that did not come in time. Answers that are bad are seen in the state of their key already.
+fn late(rules: &Rules) -> Option<Error> {
+    rules.missing().filter(|error| error.kind() == ErrorKind::Timeout).cloned()
+}
+
+/// Brings the view of one service up to what is served now. If it waits for rules, until when.
+async fn compile(shared: &Shared, service: &Service, retired: &mut Retired) -> Option<Instant> {
+    let source = service.source()?;
     let broken = service.take_stale();
     let current = service.view.load_full();
-    let base = current.as_ref().and_then(|view| view.base.as_ref());
-    let view = match (source.served(), source.state()) {
-        (Some(Resource::Instances(instances)), _) => {
-            if !broken && base.is_some_and(|base| Arc::ptr_eq(base.instances(), &instances)) {
-                return;
-            }
-            build(&service.policy, instances, base).await
+    let instances = match (source.served(), source.state()) {
+        (Some(Resource::Instances(instances)), _) => instances,
+        (_, EntryState::NotFound(error)) => {
+            retired.extend(service.publish(Some(ServiceView::refused(error))));
+            return None;
         }
-        (_, EntryState::NotFound(error)) => ServiceView::refused(error),
         // Nothing is known yet; who waits is told by the registry why not.
-        _ => return,
+        _ => return None,
     };
-    let old = service.publish(Some(view));
-    drop(current);
-    if let Some(old) = old {
-        retired.push(old);
+    let inputs = Inputs {
+        weights: shared.policy.adjuster.as_ref().map(|it| weigh(&**it, &instances, current.as_deref())),
+        instances: Some(instances),
+        inbound: service.rules.inbound(),
+        nearby: service.rules.nearby(),
+        own: service.rules.own(),
+        location: shared.location.load(),
+    };
+    let before = current.as_ref().filter(|view| view.base.is_some() && view.missing.is_none());
+    if let (Some(until), None) = (inputs.awaited(), before) {
+        return Some(until);
+    }
+    report(shared, service, &inputs);
+    let job = Compilation { service, inputs: &inputs, broken };
+    let trouble = service.key().of(ResourceKind::Instances);
+    match job.view(before).await {
+        Ok(compiled) => {
+            if let Some(view) = compiled.view {
+                retired.extend(service.publish(Some(view)));
+            }
+            shared.troubles.set(&trouble, None);
+            compiled.awaits
+        }
+        Err(fault) => {
+            // What was compiled before stays in use.
+            if before.is_none() {
+                retired.extend(service.publish(Some(job.faulty(fault.clone()))));
+            }
+            shared.troubles.set(&trouble, Some(fault));
+            None
+        }
     }
 }
 
-/// Compiles a list: slots of the instances that stayed, routes, selectors.
-async fn build(policy: &Policy, instances: Arc<ServiceInstances>, previous: Option<&Arc<Base>>) -> ServiceView {
-    let slots = health::carry_over(&instances, previous.map(|base| &**base)).await;
-    let base = Arc::new(Base::new(instances, slots));
-    let health = HealthView::of(base.slots());
-    let mut plan = match Subset::whole(&base) {
-        Some(whole) => Plan::Leaf(whole),
-        None => Plan::Refused(no_instances(base.instances())),
-    };
-    for router in policy.chain.routers() {
-        plan = plan.refine(router, &Surroundings { health: &health });
-        tokio::task::yield_now().await;
+/// Says in the state which rules a service goes without.
+fn report(shared: &Shared, service: &Service, inputs: &Inputs) {
+    shared.troubles.set(&service.key().of(ResourceKind::Routing), trouble(service, &inputs.inbound));
+    shared.troubles.set(&service.key().of(ResourceKind::NearbyRoute), late(&inputs.nearby));
+    let own = shared.policy.caller.clone().map(|caller| (caller, inputs.own.clone()));
+    for (caller, rules) in service.rules.callers().into_iter().chain(own) {
+        if caller != *service.key() && rules.awaited().is_none() {
+            shared.troubles.set(&caller.of(ResourceKind::Routing), late(&rules));
+        }
     }
-    let plan = plan.map(&mut |subset| {
-        let selector = policy.balancer.prepare(&subset)?;
-        Ok(Leaf { subset, selector })
-    });
-    ServiceView { base: Some(base), plan }
-}
-
-fn no_instances(service: &ServiceInstances) -> Error {
-    Error::new(ErrorKind::NoInstances, "the service exists and nobody is registered").with_service(service.key().text())
 }
 
 #[cfg(test)]
@@ -122,6 +200,7 @@ mod tests {
     use crate::error::Result;
     use crate::model::health::Breaker;
     use crate::model::request::instance::Pick;
+    use crate::model::subset::Subset;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     fn kind(service: &Service) -> Option<ErrorKind> {
@@ -143,7 +222,7 @@ mod tests {
         let fixture = Fixture::new();
         let service = fixture.warm(&[("a", 1)]).await;
         let before = service.view.load_full().unwrap();
-        fixture.engine.0.services.mark(&service);
+        service.mark();
         fixture.serve(&[("a", 1)]);
         tokio::time::advance(LOOK_AGAIN * 2).await;
         tokio::task::yield_now().await;
@@ -177,7 +256,7 @@ mod tests {
         let service = fixture.warm(&[("a", 1), ("b", 1)]).await;
         assert!(service.set_breaker("a", Breaker::Open) && !service.set_breaker("z", Breaker::Open));
         assert_eq!(picked(&service, &Pick::new()), ["b"]);
-        fixture.engine.0.services.mark(&service);
+        service.mark();
         let leaf_of_one = |service: &Service| service.routed(&Pick::new()).unwrap().unwrap().len() == 1;
         fixture.until(&service, leaf_of_one).await;
     }
@@ -302,7 +381,7 @@ mod tests {
     }
 
     impl Selector for Noted {
-        fn select(&self, subset: &Subset, criteria: &Criteria) -> usize {
+        fn select(&self, subset: &Subset, criteria: &Criteria<'_>) -> usize {
             criteria.two_of(subset.len()).0
         }
     }

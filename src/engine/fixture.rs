@@ -7,15 +7,19 @@ use tokio::runtime::Handle;
 
 use crate::balance::{LoadBalancer, WeightedRandom};
 use crate::config::{EmptyPolicy, LocalCache};
+use crate::engine::location::LocationCell;
 use crate::engine::view::Service;
 use crate::engine::{Engine, EngineOptions, Policy};
 use crate::error::{Error, ServerCode};
 use crate::model::build::{InstanceParts, SnapshotBuilder};
 use crate::model::instance::Instance;
 use crate::model::key::{ResourceKind, Revision, ServiceEventKey, ServiceKey};
+use crate::model::location::Location;
 use crate::model::request::instance::Pick;
+use crate::model::rule::Compiled;
 use crate::model::service::ServiceInstances;
 use crate::model::snapshot::{Answer, Resource, RuleSet};
+use crate::plugin::Roster;
 use crate::registry::{LocalRegistry, RegistryOptions, Subscriptions, Writer};
 use crate::routing::{Chain, Isolated, Recover};
 use crate::transport::discover::ResourceSink;
@@ -69,6 +73,25 @@ impl Fixture {
         recover_all: bool,
         expire_after: Option<Duration>,
     ) -> Self {
+        let routers = Chain::new(vec![
+            ("isolatedRouter".into(), Arc::new(Isolated)),
+            ("recoverRouter".into(), Arc::new(Recover::new(recover_all, 0.0))),
+        ]);
+        let policy = Policy {
+            chain: routers.clone(),
+            routers,
+            balancers: Roster::new(vec![("weightedRandom".to_owned(), balancer)], 0),
+            recover_all,
+            strict_rules: false,
+            caller: None,
+            variables: Arc::default(),
+            adjuster: None,
+        };
+        Self::with_policy(runtime, policy, expire_after)
+    }
+
+    /// With this policy.
+    pub(crate) fn with_policy(runtime: &Handle, policy: Policy, expire_after: Option<Duration>) -> Self {
         let _entered = runtime.enter();
         let scope = TaskScope::new(runtime.clone());
         let mut config = LocalCache::default();
@@ -79,13 +102,9 @@ impl Fixture {
         let (registry, writer) = LocalRegistry::new(options, scope.clone());
         let wanted = Wanted::default();
         registry.attach(wanted.clone());
-        let policy = Policy {
-            chain: Chain::new(vec![Arc::new(Isolated), Arc::new(Recover::new(recover_all, 0.0))]),
-            balancer_name: "weightedRandom".to_owned(),
-            balancer,
-            recover_all,
-        };
-        let engine = Engine::new(registry, scope.clone(), EngineOptions { policy, api_timeout: API_TIMEOUT });
+        let location = LocationCell::new(Location::default());
+        let options = EngineOptions { policy, api_timeout: API_TIMEOUT };
+        let engine = Engine::new(registry, scope.clone(), location, options);
         Self { engine, scope, writer, wanted }
     }
 
@@ -99,7 +118,13 @@ impl Fixture {
     }
 
     pub(crate) fn serve_rules(&self, kind: ResourceKind, json: &str) {
-        let rules = RuleSet { service: key(), kind, revision: Revision::new("1"), json: json.into() };
+        let rules = RuleSet {
+            service: key(),
+            kind,
+            revision: Revision::new("1"),
+            json: json.into(),
+            compiled: Compiled::Unread,
+        };
         self.answer(kind, full(Resource::Rules(Arc::new(rules))));
     }
 
@@ -129,7 +154,7 @@ impl Fixture {
     pub(crate) async fn warm(&self, list: &[(&str, u32)]) -> Arc<Service> {
         let service = self.service();
         self.serve(list);
-        self.engine.ready(&service, API_TIMEOUT).await.unwrap();
+        self.engine.ready(&service, None, API_TIMEOUT).await.unwrap();
         service
     }
 

@@ -16,16 +16,20 @@ pub(crate) mod beat;
 pub(crate) mod budget;
 pub(crate) mod call;
 pub(crate) mod cluster;
+pub(crate) mod compilation;
 pub(crate) mod compile;
 pub(crate) mod contact;
 pub(crate) mod entropy;
+pub(crate) mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod future;
 pub(crate) mod gate;
 pub(crate) mod health;
 pub(crate) mod heartbeat;
+pub(crate) mod inputs;
 pub(crate) mod keep;
+pub(crate) mod leaf;
 pub(crate) mod location;
 pub(crate) mod record;
 pub(crate) mod register;
@@ -33,22 +37,27 @@ pub(crate) mod remove;
 pub(crate) mod report;
 pub(crate) mod resolve;
 pub(crate) mod retire;
+pub(crate) mod route;
 pub(crate) mod select;
 pub(crate) mod services;
+pub(crate) mod trouble;
 pub(crate) mod view;
 pub(crate) mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::LoadBalancer;
-use crate::config::Config;
+use crate::balance::WeightAdjuster;
+use crate::config::{self, Config};
 use crate::engine::gate::Gate;
+use crate::engine::location::LocationCell;
 use crate::engine::services::Services;
+use crate::engine::trouble::Troubles;
 use crate::error::Result;
-use crate::plugin::Manager;
+use crate::model::key::ServiceKey;
+use crate::plugin::{Manager, Roster};
 use crate::registry::LocalRegistry;
-use crate::routing::Chain;
+use crate::routing::{Chain, Variables};
 use crate::util::task::TaskScope;
 
 /// What picks need: the services in use, and how their views are made. A handle: clones share everything.
@@ -62,11 +71,18 @@ pub(crate) struct Engine(Arc<Shared>);
 pub(crate) struct Policy {
     /// Which instances, in the order of the routers.
     pub(crate) chain: Chain,
-    /// The canonical name of the default balancer.
-    pub(crate) balancer_name: String,
-    pub(crate) balancer: Arc<dyn LoadBalancer>,
+    /// All routers that there are, for requests that name some.
+    pub(crate) routers: Chain,
+    /// Which of them.
+    pub(crate) balancers: Roster,
     /// Whether an instance with an open breaker is picked when there is no other.
     pub(crate) recover_all: bool,
+    /// Whether a pick fails while the rules that it should follow cannot be had.
+    pub(crate) strict_rules: bool,
+    /// Who calls, where a request does not say so.
+    pub(crate) caller: Option<ServiceKey>,
+    pub(crate) variables: Arc<Variables>,
+    pub(crate) adjuster: Option<Arc<dyn WeightAdjuster>>,
 }
 
 /// What the engine is built from.
@@ -84,6 +100,8 @@ pub(crate) struct Shared {
     gate: Arc<Gate>,
     policy: Arc<Policy>,
     services: Services,
+    troubles: Troubles,
+    location: LocationCell,
     api_timeout: Duration,
 }
 
@@ -91,15 +109,19 @@ impl EngineOptions {
     /// What the configuration says.
     ///
     /// # Errors
-    /// `InvalidConfig` if it names a router or a balancer that nobody knows.
-    pub(crate) fn new(plugins: &Manager, config: &Config) -> Result<Self> {
+    /// `InvalidConfig` if it names a router or a balancer that nobody knows, or an option that cannot be.
+    pub(crate) fn new(plugins: &Manager, config: &Config, adjuster: Option<Arc<dyn WeightAdjuster>>) -> Result<Self> {
         let consumer = &config.consumer;
-        let (balancer_name, balancer) = plugins.default_balancer(&consumer.loadbalancer)?;
+        let routers = plugins.routers(&consumer.service_router)?;
         let policy = Policy {
-            chain: plugins.chain(&consumer.service_router)?,
-            balancer_name,
-            balancer,
+            chain: plugins.chain(&consumer.service_router, &routers)?,
+            routers,
+            balancers: plugins.balancers(&consumer.loadbalancer)?,
             recover_all: consumer.service_router.enable_recover_all,
+            strict_rules: consumer.service_router.strict_rules,
+            caller: config.provider.service.key(),
+            variables: Arc::new(Variables::new(config.global.system.variables.clone(), config::variable)),
+            adjuster,
         };
         Ok(Self { policy, api_timeout: config.global.api.timeout })
     }
@@ -107,13 +129,20 @@ impl EngineOptions {
 
 impl Engine {
     /// An engine over `registry`. It starts nothing before the first service is asked for.
-    pub(crate) fn new(registry: LocalRegistry, scope: TaskScope, options: EngineOptions) -> Self {
+    pub(crate) fn new(
+        registry: LocalRegistry,
+        scope: TaskScope,
+        location: LocationCell,
+        options: EngineOptions,
+    ) -> Self {
         Self(Arc::new(Shared {
             registry,
             gate: Arc::new(Gate::new(scope.clone())),
             scope,
             policy: Arc::new(options.policy),
             services: Services::default(),
+            troubles: Troubles::default(),
+            location,
             api_timeout: options.api_timeout,
         }))
     }
@@ -121,6 +150,11 @@ impl Engine {
     /// Refuses all calls from now on, those that wait included.
     pub(crate) fn close(&self) {
         self.0.gate.close();
+    }
+
+    /// What is wrong with routing.
+    pub(crate) fn troubles(&self) -> &Troubles {
+        &self.0.troubles
     }
 
     pub(crate) fn registry(&self) -> &LocalRegistry {
@@ -137,12 +171,13 @@ mod tests {
         let mut config = Config::default();
         config.global.api.timeout = Duration::from_secs(7);
         config.consumer.service_router.enable_recover_all = false;
-        let options = EngineOptions::new(&Manager::new(&config.consumer), &config).unwrap();
+        let options = EngineOptions::new(&Manager::new(&config.consumer), &config, None).unwrap();
         assert_eq!((options.api_timeout.as_secs(), options.policy.recover_all), (7, false));
-        assert_eq!(options.policy.balancer_name, "weightedRandom");
-        let names: Vec<_> = options.policy.chain.routers().map(|router| router.name().to_owned()).collect();
-        assert_eq!(names, ["isolatedRouter", "recoverRouter"]);
+        assert_eq!(options.policy.balancers.default_name(), "weightedRandom");
+        let names: Vec<_> = options.policy.chain.names().collect();
+        let expected = ["isolatedRouter", "metadataRouter", "ruleBasedRouter", "nearbyBasedRouter", "recoverRouter"];
+        assert_eq!(names, expected);
         config.consumer.loadbalancer.policy = "nobody's".into();
-        assert!(EngineOptions::new(&Manager::new(&config.consumer), &config).is_err());
+        assert!(EngineOptions::new(&Manager::new(&config.consumer), &config, None).is_err());
     }
 }

@@ -67,14 +67,8 @@ impl Registrar {
     /// the record, and the version of the wish.
     pub(crate) async fn register(&self, register: Register) -> Result<(Arc<Record>, u64)> {
         let mut claim = self.want(register, false)?;
-        let patience = self.world.patience;
-        if let Ok(result) = tokio::time::timeout(patience + GRACE, claim.record.wait_applied(claim.version, true)).await
-        {
-            result?;
-        } else {
-            let what = format!("the instance was not registered within {patience:?}");
-            return Err(Error::new(ErrorKind::Timeout, what).with_service(claim.record.key().text()));
-        }
+        self.settle(&claim.record, claim.version, |within| format!("the instance was not registered within {within}"))
+            .await?;
         claim.armed = false;
         claim.record.confirm();
         Ok((Arc::clone(&claim.record), claim.version))
@@ -99,20 +93,26 @@ impl Registrar {
             Ok(())
         })?;
         let mut change = Change { record, version, before: Some(before) };
-        self.settle(record, version, "is taken back").await?;
+        self.settle(record, version, |within| {
+            format!("the change was not accepted within {within}, and is taken back")
+        })
+        .await?;
         change.before = None;
         Ok(())
     }
 
     pub(crate) async fn set_isolated(&self, record: &Record, yes: bool) -> Result<()> {
         let version = record.set_isolated(yes);
-        self.settle(record, version, "stays wanted").await
+        self.settle(record, version, |within| format!("the change was not accepted within {within}, and stays wanted"))
+            .await
     }
 
-    async fn settle(&self, record: &Record, version: u64, otherwise: &str) -> Result<()> {
+    /// Waits until `version` is in force; `what` says what was not, within which time.
+    async fn settle(&self, record: &Record, version: u64, what: impl FnOnce(String) -> String) -> Result<()> {
         let patience = self.world.patience;
-        tokio::time::timeout(patience + GRACE, record.wait_applied(version, true)).await.unwrap_or_else(|_| {
-            let what = format!("the change was not accepted within {patience:?}, and {otherwise}");
+        let applied = record.wait_applied(version, true);
+        tokio::time::timeout(patience.saturating_add(GRACE), applied).await.unwrap_or_else(|_| {
+            let what = what(format!("{patience:?}"));
             Err(Error::new(ErrorKind::Timeout, what).with_service(record.key().text()))
         })
     }

@@ -18,7 +18,7 @@ use crate::model::namespace::Namespace;
 use crate::model::request::instance::{GetInstances, GetOneInstance, Pick};
 use crate::model::service::{ServiceInstances, ServiceList};
 use crate::model::snapshot::{Freshness, Resource, RuleSet};
-use crate::registry::{Pin, services_of};
+use crate::registry::services_of;
 use crate::util::deadline::after;
 
 /// How much longer than its deadline a call may take when a list came just in time for it.
@@ -31,22 +31,24 @@ impl Engine {
         if let Some(Some(result)) = warm {
             return ConsumerFuture::done(result);
         }
-        let pinned = self.pinned(request.key());
-        let within = request.deadline().unwrap_or(self.0.api_timeout);
-        let request = request.into_owned();
-        self.read_when_ready(pinned, within, move |service| service.try_pick(&request.pick()))
+        self.read_later(request.into_owned(), Service::try_pick)
+    }
+
+    /// Picks one instance and up to `more` others.
+    pub(crate) fn get_several(&self, request: &GetOneInstance<'_>, more: usize) -> ConsumerFuture<Vec<Instance>> {
+        self.read(request, move |service, pick| service.pick_several(pick, more))
     }
 
     pub(crate) fn get_routed(&self, request: &GetInstances<'_>) -> ConsumerFuture<Vec<Instance>> {
-        self.read(request, |service| service.routed(&Pick::new()))
+        self.read(request.as_one(), Service::routed)
     }
 
     pub(crate) fn get_healthy(&self, request: &GetInstances<'_>) -> ConsumerFuture<Vec<Instance>> {
-        self.read(request, Service::healthy)
+        self.read(request.as_one(), |service, _| service.healthy())
     }
 
     pub(crate) fn get_all(&self, request: &GetInstances<'_>) -> ConsumerFuture<Arc<ServiceInstances>> {
-        self.read(request, |service| service.on_view(|view| view.listed().cloned()))
+        self.read(request.as_one(), |service, _| service.on_view(|view| Some(view.listed().cloned())))
     }
 
     pub(crate) fn get_services(&self, namespace: &Namespace) -> ConsumerFuture<Arc<ServiceList>> {
@@ -82,28 +84,41 @@ impl Engine {
         warm.unwrap_or_else(|| self.service(key).pick(pick))
     }
 
-    /// Waits until `service` is loaded, at most for the time-out of calls or for `most`.
-    pub(crate) fn wait_ready(&self, service: &Arc<Service>, most: Option<Duration>) -> ConsumerFuture<()> {
-        let read = |service: &Service| service.on_view(|view| view.listed().map(|_| ()));
-        if let Some(result) = read(service) {
+    /// Waits until `service` is loaded for calls of `caller`, at most for the time-out of calls or for `most`.
+    pub(crate) fn wait_ready(
+        &self,
+        service: &Arc<Service>,
+        caller: Option<&ServiceKey>,
+        most: Option<Duration>,
+    ) -> ConsumerFuture<()> {
+        let loaded = |service: &Service, caller: Option<&ServiceKey>| {
+            service.on_view(|view| view.plan(caller).map(|_| view.listed().map(|_| ())))
+        };
+        if let Some(result) = loaded(service, caller) {
             return ConsumerFuture::done(result);
         }
         let within = most.unwrap_or(self.0.api_timeout).min(self.0.api_timeout);
-        self.read_when_ready((Arc::clone(service), service.pin()), within, read)
+        let (engine, service, pin, caller) = (self.clone(), Arc::clone(service), service.pin(), caller.cloned());
+        let work = async move {
+            let _pin = pin;
+            engine.ready(&service, caller.as_ref(), within).await?;
+            loaded(&service, caller.as_ref()).unwrap_or_else(|| Err(service.not_ready(&Pick::new())))
+        };
+        ConsumerFuture::waiting(work, self.0.scope.clone())
     }
 
-    /// Waits until `service` has a view, at most `within`.
+    /// Waits until `service` has a view for calls of `caller`, at most `within`.
     ///
     /// # Errors
     /// `ServiceNotFound`, the refusal of the control plane, `Timeout` with the last failure, `Closed`.
-    pub(crate) async fn ready(&self, service: &Service, within: Duration) -> Result<()> {
+    pub(crate) async fn ready(&self, service: &Service, caller: Option<&ServiceKey>, within: Duration) -> Result<()> {
         self.0.gate.check_scope()?;
         let Some(source) = service.source() else { return Ok(()) };
         let began = Instant::now();
         let deadline = after(began, within);
         let loaded = async {
             let mut published = service.published();
-            if service.has_view() {
+            if service.serves(caller) {
                 return Ok(());
             }
             match self.0.registry.ready(source.key(), deadline).await {
@@ -111,10 +126,16 @@ impl Engine {
                 Err(error) if error.kind() == ErrorKind::Closed => return Err(self.0.gate.shut_down().await),
                 loaded => loaded?,
             };
-            // What came at the last moment, such as an old file, is worth the moment that it takes to compile it.
-            let deadline = deadline.max(Instant::now() + COMPILING);
-            while !service.has_view() {
-                // The sender lives in the service, so this ends by a view or by the deadline.
+            // The sender lives in the service, so each wait ends by a view or by the deadline.
+            while !service.serves(caller) && tokio::time::timeout_at(deadline, published.changed()).await.is_ok() {}
+            if service.serves(caller) {
+                return Ok(());
+            }
+            // The instances are there and the rules are not: this call goes on without them, as do those that follow. What
+            // came at the last moment, such as an old file, is worth the moment that it takes to compile it.
+            service.lose_patience();
+            let deadline = Instant::now() + COMPILING;
+            while !service.serves(caller) {
                 if tokio::time::timeout_at(deadline, published.changed()).await.is_err() {
                     let error = Error::new(ErrorKind::Timeout, "its instances came too late to be routed in time");
                     return Err(error.with_service(service.key().text()).with_elapsed(began.elapsed()));
@@ -131,30 +152,34 @@ impl Engine {
     }
 
     /// Answers from a loaded service at once, or waits for it.
-    fn read<T: Send + 'static>(
+    pub(super) fn read<T: Send + 'static>(
         &self,
-        request: &GetInstances<'_>,
-        read: impl Fn(&Service) -> Option<Result<T>> + Send + 'static,
+        request: &GetOneInstance<'_>,
+        read: impl Fn(&Service, &Pick<'_>) -> Option<Result<T>> + Send + 'static,
     ) -> ConsumerFuture<T> {
-        if let Some(Some(result)) = self.0.services.with(request.key(), |service| read(service)) {
-            return ConsumerFuture::done(result);
+        let now = self.0.services.with(request.key(), |service| read(service, &request.pick()));
+        match now {
+            Some(Some(result)) => ConsumerFuture::done(result),
+            _ => self.read_later(request.clone().into_owned(), read),
         }
-        let within = request.deadline().unwrap_or(self.0.api_timeout);
-        self.read_when_ready(self.pinned(request.key()), within, read)
     }
 
-    fn read_when_ready<T: Send + 'static>(
+    /// Answers once the service is loaded for what `request` says.
+    fn read_later<T: Send + 'static>(
         &self,
-        (service, pin): (Arc<Service>, Option<Pin>),
-        within: Duration,
-        read: impl Fn(&Service) -> Option<Result<T>> + Send + 'static,
+        request: GetOneInstance<'static>,
+        read: impl Fn(&Service, &Pick<'_>) -> Option<Result<T>> + Send + 'static,
     ) -> ConsumerFuture<T> {
-        let engine = self.clone();
+        let (engine, within) = (self.clone(), request.deadline().unwrap_or(self.0.api_timeout));
+        let (service, pin) = self.pinned(request.key());
+        // Before anybody waits, so that instances and rules are asked for together.
+        service.serves(request.pick().caller);
         let work = async move {
             // So that it does not expire under who waits for it.
             let _pin = pin;
-            engine.ready(&service, within).await?;
-            read(&service).unwrap_or_else(|| Err(service.not_ready()))
+            let pick = request.pick();
+            engine.ready(&service, pick.caller, within).await?;
+            read(&service, &pick).unwrap_or_else(|| Err(service.not_ready(&pick)))
         };
         ConsumerFuture::waiting(work, self.0.scope.clone())
     }
@@ -191,7 +216,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::engine::fixture::{API_TIMEOUT, Fixture, id, key};
-    use crate::model::request::instance::Tried;
+    use crate::model::request::tried::Tried;
     use std::pin::Pin;
     use std::task::{Context, Poll, Wake, Waker};
 
@@ -286,7 +311,7 @@ mod tests {
         assert_eq!(fixture.engine.pick(key().as_ref(), &Pick::new()).unwrap_err().kind(), ErrorKind::NotReady);
         assert_eq!(fixture.wants(ResourceKind::Instances), 1);
         fixture.serve(&[("x", 1)]);
-        fixture.engine.wait_ready(&fixture.service(), None).await.unwrap();
+        fixture.engine.wait_ready(&fixture.service(), None, None).await.unwrap();
         assert_eq!(id(&fixture.engine.pick(key().as_ref(), &Pick::new()).unwrap()), "x");
     }
 

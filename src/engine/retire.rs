@@ -21,6 +21,10 @@ impl Retired {
         self.0.push(replaced);
     }
 
+    pub(crate) fn extend<T: Any + Send + Sync>(&mut self, replaced: impl IntoIterator<Item = Arc<T>>) {
+        self.0.extend(replaced.into_iter().map(|replaced| replaced as Arc<dyn Any + Send + Sync>));
+    }
+
     /// Frees what nobody reads any more. What was swapped out is counted exactly: a swap settles the guards of readers.
     pub(crate) fn sweep(&mut self) {
         self.0.retain(|replaced| Arc::strong_count(replaced) > 1);

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::balance::Criteria;
-use crate::config::plugin::canonical;
+use crate::balance::{Criteria, Selector};
 use crate::engine::entropy;
-use crate::engine::view::{Leaf, Service, ServiceView};
+use crate::engine::leaf::Leaf;
+use crate::engine::view::{CallerPlan, Refusals, Service, ServiceView};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::health::{Breaker, Slot};
 use crate::model::instance::Instance;
+use crate::model::request::asks::Asks;
 use crate::model::request::instance::Pick;
+use crate::model::subset::Subset;
 use crate::registry::EntryState;
-use crate::routing::RouteRequest;
+use crate::routing::{Chosen, Maker, RouteRequest};
 
 /// How often a choice that must not be taken is drawn again, before all are looked through.
 const DRAWS: usize = 4;
@@ -29,138 +31,251 @@ impl Service {
     /// Picks one instance; `NotReady` if nothing is loaded. Never waits, and allocates nothing.
     #[inline]
     pub(crate) fn pick(&self, pick: &Pick<'_>) -> Result<Instance> {
-        self.try_pick(pick).unwrap_or_else(|| Err(self.not_ready()))
+        self.try_pick(pick).unwrap_or_else(|| Err(self.not_ready(pick)))
     }
 
     /// As [`Self::pick`]; `None` if nothing is loaded.
     #[inline]
     pub(crate) fn try_pick(&self, pick: &Pick<'_>) -> Option<Result<Instance>> {
-        self.on_view(|view| {
-            let (leaf, index) = self.select(view, pick)?;
-            leaf.subset.instance(index).cloned().ok_or_else(out_of_range)
-        })
+        self.on_leaf(pick, |draw| Ok(draw.select()?.1.clone()))
+    }
+
+    /// Picks one instance and looks at it under the guard of the view.
+    #[cfg(feature = "testing")]
+    #[inline]
+    pub(crate) fn pick_with<T>(&self, pick: &Pick<'_>, look: impl FnOnce(&Instance) -> T) -> Result<T> {
+        let picked = self.on_leaf(pick, |draw| Ok(look(draw.select()?.1)));
+        picked.unwrap_or_else(|| Err(self.not_ready(pick)))
     }
 
     /// Picks one instance, with its cells.
     pub(super) fn pick_with_slot(&self, pick: &Pick<'_>) -> Result<(Instance, Arc<Slot>)> {
-        let picked = self.on_view(|view| {
-            let (leaf, index) = self.select(view, pick)?;
-            let cells = leaf.subset.instance(index).cloned().zip(leaf.subset.slot(index).cloned());
-            cells.ok_or_else(out_of_range)
+        let picked = self.on_leaf(pick, |draw| {
+            let (index, instance) = draw.select()?;
+            let slot = draw.subset.slot(index).cloned().ok_or_else(out_of_range)?;
+            Ok((instance.clone(), slot))
         });
-        picked.unwrap_or_else(|| Err(self.not_ready()))
+        picked.unwrap_or_else(|| Err(self.not_ready(pick)))
+    }
+
+    /// Picks one instance and up to `more` others, all different: the next ones on the way of a policy that hashes, others
+    /// as they are drawn.
+    pub(crate) fn pick_several(&self, pick: &Pick<'_>, more: usize) -> Option<Result<Vec<Instance>>> {
+        self.on_leaf(pick, |draw| {
+            let subset = draw.subset;
+            let (first, _) = draw.select()?;
+            let mut chosen = vec![first];
+            let takes = |index: usize, chosen: &[usize]| {
+                !chosen.contains(&index) && matches!(draw.judge(index), Some((Verdict::Take, _)))
+            };
+            let criteria = criteria(pick, draw.entropy);
+            let mut way = (0..).map_while(|step| match step {
+                0 => Some(draw.selector.select(subset, &criteria)),
+                _ => draw.selector.walk(subset, &criteria, step),
+            });
+            while chosen.len() <= more
+                && let Some(index) = way.next()
+            {
+                if takes(index, &chosen) {
+                    chosen.push(index);
+                }
+            }
+            let (start, _) = criteria.two_of(subset.len());
+            for index in (start..subset.len().get()).chain(0..start) {
+                if chosen.len() <= more && takes(index, &chosen) && subset.weight(index) > 0 {
+                    chosen.push(index);
+                }
+            }
+            Ok(chosen.into_iter().filter_map(|index| subset.instance(index).cloned()).collect())
+        })
+    }
+
+    /// One of the instances of a leaf that was made for this once.
+    pub(super) fn select_from(&self, leaf: &Leaf, pick: &Pick<'_>) -> Result<Instance> {
+        self.gate.check()?;
+        let selector = leaf.selector(pick.balancer, &self.policy)?;
+        let entropy = entropy::draw();
+        let draw = Draw { service: self, subset: &leaf.subset, selector, pick, looks: true, entropy };
+        Ok(draw.select()?.1.clone())
     }
 
     /// The instances that routing leaves for `pick`; none if nothing is loaded.
     pub(crate) fn routed(&self, pick: &Pick<'_>) -> Option<Result<Vec<Instance>>> {
-        self.on_view(|view| {
-            let request = RouteRequest { pick, entropy: entropy::draw() };
-            match view.plan.choose(&request) {
-                Ok(leaf) => Ok(leaf.subset.iter().cloned().collect()),
-                // An empty list is an answer, as long as the service exists.
-                Err(error) if error.kind() == ErrorKind::NoInstances => Ok(Vec::new()),
-                Err(error) => Err(error),
-            }
+        let listed = self.on_leaf(pick, |draw| Ok(draw.subset.iter().cloned().collect()))?;
+        Some(match listed {
+            // An empty list is an answer, as long as the service exists.
+            Err(error) if error.kind() == ErrorKind::NoInstances => Ok(Vec::new()),
+            listed => listed,
         })
     }
 
     /// The instances that can serve now, whatever routing says of them; none if nothing is loaded.
     pub(crate) fn healthy(&self) -> Option<Result<Vec<Instance>>> {
         self.on_view(|view| {
-            let snapshot = view.listed()?;
-            let slots = view.base.as_ref().map(|base| base.slots()).unwrap_or_default();
-            let alive = snapshot.instances().iter().zip(slots).filter(|(instance, slot)| {
-                let serves = instance.is_healthy() && !instance.is_isolated() && instance.weight() > 0;
-                serves && slot.breaker() != Breaker::Open
-            });
-            Ok(alive.map(|(instance, _)| instance.clone()).collect())
+            let alive = || {
+                let snapshot = view.listed()?;
+                let slots = view.base.as_ref().map(|base| base.slots()).unwrap_or_default();
+                let alive = snapshot.instances().iter().zip(slots).filter(|(instance, slot)| {
+                    let serves = instance.is_healthy() && !instance.is_isolated() && instance.weight() > 0;
+                    serves && slot.breaker() != Breaker::Open
+                });
+                Ok(alive.map(|(instance, _)| instance.clone()).collect())
+            };
+            Some(alive())
         })
     }
 
-    /// Reads the view; `None` if there is none and the gate is open.
+    /// Reads the view; `None` if there is none and the gate is open, or if `read` finds nothing.
     #[inline]
-    pub(super) fn on_view<T>(&self, read: impl FnOnce(&ServiceView) -> Result<T>) -> Option<Result<T>> {
+    pub(super) fn on_view<T>(&self, read: impl FnOnce(&ServiceView) -> Option<Result<T>>) -> Option<Result<T>> {
         if let Err(closed) = self.gate.check() {
             return Some(Err(closed));
         }
         self.touch();
         let view = self.view.load();
-        view.as_deref().map(read)
+        read(view.as_deref()?)
     }
 
-    /// The refusal while nothing is loaded, with what went wrong so far as its source.
+    /// Reads what `pick` picks from, and by which policy.
+    #[inline]
+    fn on_leaf<T>(&self, pick: &Pick<'_>, read: impl FnOnce(Draw<'_>) -> Result<T>) -> Option<Result<T>> {
+        self.on_view(|view| {
+            let plan = view.plan(pick.caller)?;
+            let looks = self.moves.load(Ordering::Acquire) != view.moves;
+            let entropy = entropy::draw();
+            Some(self.route(plan, pick, entropy).and_then(|leaf| {
+                let selector = leaf.selector(pick.balancer, &self.policy)?;
+                read(Draw { service: self, subset: &leaf.subset, selector, pick, looks, entropy })
+            }))
+        })
+    }
+
+    #[inline]
+    fn route<'v>(&self, plan: &'v CallerPlan, pick: &Pick<'_>, entropy: u64) -> Result<Chosen<'v, Leaf>> {
+        self.with_maker(plan, |maker| plan.root.choose(&RouteRequest { pick, entropy }, maker))
+    }
+
+    /// What parts of a plan are made with that calls ask for.
+    #[inline]
+    pub(super) fn with_maker<T>(&self, plan: &CallerPlan, work: impl FnOnce(&Maker<'_, Leaf>) -> T) -> T {
+        let leaf = |subset| Leaf::new(subset, &self.policy);
+        // A new view has room again.
+        let crowded = || self.renew();
+        work(&Maker { chain: &self.policy.chain, surroundings: &plan.surroundings, leaf: &leaf, crowded: &crowded })
+    }
+
+    /// The refusal while nothing is loaded, with what went wrong so far as its source; loading has begun by now.
     #[cold]
-    pub(super) fn not_ready(&self) -> Error {
+    pub(super) fn not_ready(&self, pick: &Pick<'_>) -> Error {
+        self.serves(pick.caller);
         let refusal = self.refusals.not_ready.clone();
         match self.source().map(|source| source.state()) {
             Some(EntryState::Failed(error)) => refusal.with_source(error),
             _ => refusal,
         }
     }
+}
 
+/// One pick, once it is known what from and by which policy.
+struct Draw<'a> {
+    service: &'a Service,
+    subset: &'a Subset,
+    selector: &'a dyn Selector,
+    pick: &'a Pick<'a>,
+    /// Whether breakers moved since the view was made: what was compiled knows the others.
+    looks: bool,
+    /// The random bits of the pick. Forks have drawn by others, made of these.
+    entropy: u64,
+}
+
+impl<'a> Draw<'a> {
+    /// The instance that is taken, with its index.
     #[inline]
-    fn select<'v>(&self, view: &'v ServiceView, pick: &Pick<'_>) -> Result<(&'v Leaf, usize)> {
-        if let Some(name) = pick.balancer {
-            self.check_balancer(name)?;
+    fn select(&self) -> Result<(usize, &'a Instance)> {
+        let criteria = criteria(self.pick, self.entropy);
+        let index = self.selector.select(self.subset, &criteria);
+        match self.judge(index) {
+            Some((Verdict::Take, instance)) => Ok((index, instance)),
+            Some(_) => self.select_again(&criteria),
+            None => Err(out_of_range()),
         }
-        let leaf = view.plan.choose(&RouteRequest { pick, entropy: entropy::draw() })?;
-        for _ in 0..DRAWS {
-            let index = leaf.selector.select(&leaf.subset, &Criteria::new(entropy::draw()));
-            match self.judge(leaf, index, pick) {
-                Some(Verdict::Take) => return Ok((leaf, index)),
+    }
+
+    /// Goes on when the first choice must not be taken: along the policy's own order, or by drawing again, and at last
+    /// through all of them.
+    #[cold]
+    fn select_again(&self, first: &Criteria<'_>) -> Result<(usize, &'a Instance)> {
+        let mut walked = false;
+        for index in (1..).map_while(|step| self.selector.walk(self.subset, first, step)) {
+            walked = true;
+            match self.judge(index) {
+                Some((Verdict::Take, instance)) => return Ok((index, instance)),
                 Some(_) => {}
                 None => return Err(out_of_range()),
             }
         }
-        self.scan(leaf, pick).map(|index| (leaf, index))
+        for _ in 1..if walked { 1 } else { DRAWS } {
+            let index = self.selector.select(self.subset, &criteria(self.pick, entropy::draw()));
+            match self.judge(index) {
+                Some((Verdict::Take, instance)) => return Ok((index, instance)),
+                Some(_) => {}
+                None => return Err(out_of_range()),
+            }
+        }
+        self.scan()
     }
 
     #[inline]
-    fn judge(&self, leaf: &Leaf, index: usize, pick: &Pick<'_>) -> Option<Verdict> {
-        let instance = leaf.subset.instance(index)?;
-        if pick.exclude.is_some_and(|tried| tried.contains(instance.id())) {
-            return Some(Verdict::Excluded);
+    fn judge(&self, index: usize) -> Option<(Verdict, &'a Instance)> {
+        let instance = self.subset.instance(index)?;
+        if self.pick.exclude.is_some_and(|tried| tried.contains(instance.id())) {
+            return Some((Verdict::Excluded, instance));
         }
-        // Most services never see a breaker move: then its cell, far from the list in memory, is not read.
-        if self.guarded.load(Ordering::Acquire) && leaf.subset.slot(index)?.breaker() == Breaker::Open {
-            return Some(Verdict::Open);
+        // Its cell is far from the list in memory, so it is read only while it can say something new.
+        if self.looks && self.subset.slot(index)?.breaker() == Breaker::Open && !self.pick.asks.has(Asks::BROKEN) {
+            return Some((Verdict::Open, instance));
         }
-        Some(Verdict::Take)
+        Some((Verdict::Take, instance))
     }
 
     /// Looks through all instances from a random one on, when draws keep hitting what must not be taken.
-    #[cold]
-    fn scan(&self, leaf: &Leaf, pick: &Pick<'_>) -> Result<usize> {
-        let count = leaf.subset.len();
+    fn scan(&self) -> Result<(usize, &'a Instance)> {
+        let count = self.subset.len();
         let start = Criteria::new(entropy::draw()).two_of(count).0;
         // Weight 0 takes no calls, unless nobody has a weight.
-        let weightless = leaf.subset.iter().all(|instance| instance.weight() == 0);
+        let weightless = (0..count.get()).all(|index| self.subset.weight(index) == 0);
         let mut open = None;
         for index in (start..count.get()).chain(0..start) {
-            if !weightless && leaf.subset.instance(index).is_none_or(|instance| instance.weight() == 0) {
+            if !weightless && self.subset.weight(index) == 0 {
                 continue;
             }
-            match self.judge(leaf, index, pick) {
-                Some(Verdict::Take) => return Ok(index),
-                Some(Verdict::Open) => open = open.or(Some(index)),
-                Some(Verdict::Excluded) | None => {}
+            match self.judge(index) {
+                Some((Verdict::Take, instance)) => return Ok((index, instance)),
+                Some((Verdict::Open, instance)) => open = open.or(Some((index, instance))),
+                Some((Verdict::Excluded, _)) | None => {}
             }
         }
+        let Refusals { circuit_open, exhausted, .. } = &self.service.refusals;
         match open {
-            Some(index) if self.policy.recover_all => Ok(index),
-            Some(_) => Err(self.refusals.circuit_open.clone()),
-            None => Err(self.refusals.exhausted.clone()),
+            // All that are left are broken: one of them is tried, rather than nobody.
+            Some(found) if self.service.policy.recover_all => Ok(found),
+            Some(_) => Err(circuit_open.clone()),
+            None => Err(exhausted.clone()),
         }
     }
+}
 
-    fn check_balancer(&self, name: &str) -> Result<()> {
-        let built = &self.policy.balancer_name;
-        if name == built || canonical(name) == built {
-            return Ok(());
-        }
-        let context = format!("balancer {name:?} is not one of this context; it has {built}");
-        Err(Error::new(ErrorKind::InvalidArgument, context).with_service(self.key().text()))
+/// What a choice depends on.
+#[inline]
+fn criteria<'a>(pick: &Pick<'a>, entropy: u64) -> Criteria<'a> {
+    let mut criteria = Criteria::new(entropy);
+    if let Some(key) = pick.hash_key {
+        criteria = criteria.with_hash_key(key);
     }
+    if let Some(value) = pick.hash_value {
+        criteria = criteria.with_hash_value(value);
+    }
+    criteria
 }
 
 #[cold]
@@ -173,7 +288,7 @@ mod tests {
     use super::*;
     use crate::balance::{LoadBalancer, Selector, WeightedRandom};
     use crate::engine::fixture::{Fixture, id, picked};
-    use crate::model::request::instance::Tried;
+    use crate::model::request::tried::Tried;
     use crate::model::subset::Subset;
     use tokio::runtime::Handle;
 
@@ -267,7 +382,7 @@ mod tests {
     }
 
     impl Selector for Beyond {
-        fn select(&self, subset: &Subset, _: &Criteria) -> usize {
+        fn select(&self, subset: &Subset, _: &Criteria<'_>) -> usize {
             subset.len().get()
         }
     }

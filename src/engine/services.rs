@@ -11,24 +11,48 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::engine::gate::CloseOnDrop;
+use crate::engine::inputs::RuleSources;
 use crate::engine::retire::Retired;
 use crate::engine::view::Service;
 use crate::engine::{Engine, compile};
-use crate::model::key::{KeyParts, ResourceKind, ServiceKey, ServiceKeyRef};
+use crate::model::key::{KeyParts, ResourceKind, ServiceEventKey, ServiceKey, ServiceKeyRef};
 use crate::registry::Pin;
 use crate::util::hash::NameHash;
 
 type Map = HashMap<ServiceKey, Arc<Service>, NameHash>;
 
-/// The services in use, and which of them are to be compiled.
+/// The services in use.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     map: ArcSwap<Map>,
     /// Held to change the map.
     writer: Mutex<Retired>,
-    marked: Mutex<Vec<Arc<Service>>>,
-    notify: Notify,
+    marks: Arc<Marks>,
     compiling: AtomicBool,
+}
+
+/// Which services the compile task is to look at.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    marked: Mutex<Vec<ServiceKey>>,
+    notify: Notify,
+    /// Whether any call or the configuration named a caller.
+    callers: AtomicBool,
+}
+
+impl Marks {
+    pub(crate) fn mark(&self, key: &ServiceKey) {
+        lock(&self.marked).push(key.clone());
+        self.notify.notify_one();
+    }
+
+    pub(crate) fn name_caller(&self) {
+        self.callers.store(true, Ordering::Release);
+    }
+
+    fn callers_are_named(&self) -> bool {
+        self.callers.load(Ordering::Acquire)
+    }
 }
 
 impl Services {
@@ -39,29 +63,38 @@ impl Services {
     }
 
     /// Marks a service for the compile task.
-    pub(crate) fn mark(&self, service: &Arc<Service>) {
-        lock(&self.marked).push(Arc::clone(service));
-        self.notify.notify_one();
-    }
-
     pub(super) fn mark_key(&self, key: &ServiceKey) {
-        self.with(key.as_ref(), |service| self.mark(service));
+        self.marks.mark(key);
     }
 
     pub(super) fn mark_all(&self) {
-        self.map.load().values().for_each(|service| self.mark(service));
+        self.map.load().keys().for_each(|key| self.marks.mark(key));
+    }
+
+    /// Marks the services whose views are made of what changed.
+    pub(super) fn mark_changed(&self, key: &ServiceEventKey) {
+        if !matches!(key.kind, ResourceKind::Instances | ResourceKind::Routing | ResourceKind::NearbyRoute) {
+            return;
+        }
+        self.marks.mark(&key.service);
+        // The rules of a service are also those of the calls that it makes, if anybody says who calls.
+        if key.kind == ResourceKind::Routing && self.marks.callers_are_named() {
+            let map = self.map.load();
+            map.values().filter(|service| service.rules.are_of_caller(&key.service)).for_each(|service| service.mark());
+        }
     }
 
     /// What is marked; once each.
     pub(super) fn take_marked(&self) -> Vec<Arc<Service>> {
-        let mut marked = std::mem::take(&mut *lock(&self.marked));
-        marked.sort_by_key(|service| Arc::as_ptr(service).cast::<()>());
-        marked.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        marked
+        let mut marked = std::mem::take(&mut *lock(&self.marks.marked));
+        marked.sort();
+        marked.dedup();
+        let map = self.map.load();
+        marked.iter().filter_map(|key| map.get(key).cloned()).collect()
     }
 
     pub(super) async fn marked(&self) {
-        self.notify.notified().await;
+        self.marks.notify.notified().await;
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Service>> {
@@ -109,11 +142,21 @@ impl Engine {
         }
         // Outside the lock: it takes locks of its own. Of two that race here, both get the same entry.
         let source = shared.registry.entry(&key.of(ResourceKind::Instances));
+        // A list that was given to the builder has no rules: nobody is asked about it.
+        let rules = if source.is_fixed() {
+            RuleSources::default()
+        } else {
+            RuleSources::new(&key, &policy, &shared.registry, shared.api_timeout)
+        };
+        let marks = Arc::clone(&shared.services.marks);
+        if policy.caller.is_some() {
+            marks.name_caller();
+        }
         let service = shared.services.change(|map| {
-            let make = || Arc::new(Service::new(key.clone(), source, policy, gate));
+            let make = || Arc::new(Service::new(key.clone(), source, rules, policy, gate, marks));
             Arc::clone(map.entry(key.clone()).or_insert_with(make))
         });
-        shared.services.mark(&service);
+        service.mark();
         self.start_compiling();
         service
     }

@@ -26,7 +26,7 @@ pub struct InstanceId {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Instance(Arc<Data>);
 
-#[derive(PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Data {
     pub(crate) id: InstanceId,
     /// `host:port`, with brackets around an IPv6 host: built once, because every call needs it.

@@ -32,3 +32,42 @@ impl fmt::Display for Location {
         write!(f, "{}/{}/{}", self.region, self.zone, self.campus)
     }
 }
+
+/// How near: from the same campus to anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Level {
+    /// The same campus.
+    Campus,
+    /// The same zone.
+    Zone,
+    /// The same region.
+    Region,
+    /// Anywhere.
+    All,
+}
+
+// === impl Level ===
+
+impl Level {
+    /// From the narrowest to the widest.
+    pub(crate) const ORDER: [Self; 4] = [Self::Campus, Self::Zone, Self::Region, Self::All];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Campus => "campus",
+            Self::Zone => "zone",
+            Self::Region => "region",
+            Self::All => "all",
+        }
+    }
+
+    /// What a location says at this level; empty is unknown, and `All` is known to everybody.
+    pub(crate) fn of(self, location: &Location) -> &str {
+        match self {
+            Self::Campus => &location.campus,
+            Self::Zone => &location.zone,
+            Self::Region => &location.region,
+            Self::All => "*",
+        }
+    }
+}

@@ -24,6 +24,11 @@ impl Metadata {
         self.0.as_deref().unwrap_or_default()
     }
 
+    /// Where it is held: the same for sets that are shared.
+    pub(crate) fn place(&self) -> usize {
+        self.pairs().as_ptr().addr()
+    }
+
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {

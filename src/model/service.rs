@@ -56,6 +56,13 @@ pub enum InstanceChange<'a> {
 // === impl ServiceInstances ===
 
 impl ServiceInstances {
+    /// A list of these instances, of the service that `like` is of.
+    pub(crate) fn of(like: &Self, mut instances: Vec<Instance>) -> Self {
+        instances.sort_by(|a, b| a.id().cmp(b.id()));
+        instances.dedup_by(|a, b| a.id() == b.id());
+        Self { instances: instances.into(), ..like.clone() }
+    }
+
     /// The service that was asked for; of an alias, the alias.
     #[must_use]
     pub fn key(&self) -> &ServiceKey {

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::error::{Error, ServerCode};
 use crate::model::key::{ResourceKind, Revision, ServiceKey};
+use crate::model::rule::Compiled;
+use crate::model::rule::nearby::NearbyRules;
+use crate::model::rule::route::RouteRules;
 use crate::model::service::{ServiceInstances, ServiceList};
 
 /// The content of one resource. Cheap to clone.
@@ -17,12 +20,14 @@ pub(crate) enum Resource {
 }
 
 /// The rules of one kind that concern one service.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct RuleSet {
     pub(crate) service: ServiceKey,
     pub(crate) kind: ResourceKind,
     pub(crate) revision: Revision,
     pub(crate) json: Arc<str>,
+    /// What the text says, for those who act on it.
+    pub(crate) compiled: Compiled,
 }
 
 /// One answer of the control plane about one resource.
@@ -145,10 +150,38 @@ impl RuleSet {
         &*self.json == "{}"
     }
 
+    /// The routing rules, if it is a set of them.
+    pub(crate) fn route(&self) -> Option<&Arc<RouteRules>> {
+        match &self.compiled {
+            Compiled::Route(rules) => Some(rules),
+            _ => None,
+        }
+    }
+
+    /// The nearby rule, if it is a set of such.
+    pub(crate) fn nearby(&self) -> Option<&Arc<NearbyRules>> {
+        match &self.compiled {
+            Compiled::Nearby(rules) => Some(rules),
+            _ => None,
+        }
+    }
+
     pub(crate) fn empty(service: ServiceKey, kind: ResourceKind) -> Self {
-        Self { service, kind, revision: Revision::default(), json: "{}".into() }
+        Self { service, kind, revision: Revision::default(), json: "{}".into(), compiled: Compiled::Unread }
     }
 }
+
+impl PartialEq for RuleSet {
+    /// What is compiled follows from the text.
+    fn eq(&self, other: &Self) -> bool {
+        self.service == other.service
+            && self.kind == other.kind
+            && self.revision == other.revision
+            && self.json == other.json
+    }
+}
+
+impl Eq for RuleSet {}
 
 impl fmt::Debug for RuleSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,23 +3,39 @@
 //! A subset shares its snapshot and carries positions in it, so that no instance is cloned on the way down a chain. It
 //! cannot be empty, so that "nothing to pick" is decided where a subset is made and never where one is used.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::model::health::{Load, Slot};
 use crate::model::instance::Instance;
+use crate::model::metadata::Metadata;
 use crate::model::service::ServiceInstances;
+use crate::util::hash::NameHash;
 
 /// A snapshot and the cells of its instances, position by position.
 pub(crate) struct Base {
     instances: Arc<ServiceInstances>,
     slots: Box<[Arc<Slot>]>,
+    /// Weights that take the place of the instances' own.
+    weights: Option<Box<[u32]>>,
+    classes: OnceLock<Classes>,
 }
 
-/// Some of the instances of one snapshot, at least one. Cheap to clone.
+/// Instances by equal metadata, of which a service has few kinds; found when somebody asks by metadata.
+struct Classes {
+    metadata: Vec<Metadata>,
+    /// By position.
+    of: Box<[u32]>,
+}
+
+/// The instances that a balancer may choose from: some of one snapshot, at least one, sorted by id as bytes.
+///
+/// It never changes, but for the [`Load`] of its instances. Places are counted from 0. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Subset {
+pub struct Subset {
     base: Arc<Base>,
     /// Ascending; without a list it is the whole snapshot.
     positions: Option<Arc<[u32]>>,
@@ -30,9 +46,19 @@ pub(crate) struct Subset {
 
 impl Base {
     /// Pairs a snapshot with its slots; instances beyond the shorter of the two would have none, so none may be missing.
-    pub(crate) fn new(instances: Arc<ServiceInstances>, mut slots: Vec<Arc<Slot>>) -> Self {
+    pub(crate) fn new(instances: Arc<ServiceInstances>, slots: Vec<Arc<Slot>>) -> Self {
+        Self::with_weights(instances, slots, None)
+    }
+
+    /// As [`Self::new`], with weights by position that take the place of the instances' own; where the list ends, an
+    /// instance keeps its own.
+    pub(crate) fn with_weights(
+        instances: Arc<ServiceInstances>,
+        mut slots: Vec<Arc<Slot>>,
+        weights: Option<Vec<u32>>,
+    ) -> Self {
         slots.resize_with(instances.len(), Arc::default);
-        Self { instances, slots: slots.into() }
+        Self { instances, slots: slots.into(), weights: weights.map(Vec::into_boxed_slice), classes: OnceLock::new() }
     }
 
     pub(crate) fn instances(&self) -> &Arc<ServiceInstances> {
@@ -41,6 +67,23 @@ impl Base {
 
     pub(crate) fn slots(&self) -> &[Arc<Slot>] {
         &self.slots
+    }
+
+    fn classes(&self) -> &Classes {
+        self.classes.get_or_init(|| {
+            // Equal sets are shared by their snapshot, so the place in memory tells them apart; two that are not shared
+            // are merely asked about twice.
+            let mut known: HashMap<usize, u32, NameHash> = HashMap::default();
+            let mut metadata = Vec::new();
+            let of = self.instances.instances().iter().map(|instance| {
+                *known.entry(instance.metadata().place()).or_insert_with(|| {
+                    metadata.push(instance.metadata().clone());
+                    u32::try_from(metadata.len() - 1).unwrap_or(u32::MAX)
+                })
+            });
+            let of = of.collect();
+            Classes { metadata, of }
+        })
     }
 
     /// The slot of the instance with this id.
@@ -65,20 +108,34 @@ impl Subset {
     }
 
     /// How many instances it has.
-    pub(crate) fn len(&self) -> NonZeroUsize {
+    #[must_use]
+    pub fn len(&self) -> NonZeroUsize {
         self.len
     }
 
-    /// The instance at `index`, which counts within the subset; `None` beyond its end.
+    /// The instance at `index`; `None` beyond the end.
     #[inline]
-    pub(crate) fn instance(&self, index: usize) -> Option<&Instance> {
+    #[must_use]
+    pub fn instance(&self, index: usize) -> Option<&Instance> {
         self.base.instances.instances().get(self.position(index)?)
     }
 
-    /// The load of the instance at `index`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "read by balancers that look at load"))]
-    pub(crate) fn load(&self, index: usize) -> Option<Load> {
+    /// The load that this client puts on the instance at `index`, as of now; `None` beyond the end.
+    #[inline]
+    #[must_use]
+    pub fn load(&self, index: usize) -> Option<Load> {
         self.slot(index).map(|slot| slot.load())
+    }
+
+    /// The weight by which the instance at `index` is to be chosen: an adjusted one (of an instance that warms up), else
+    /// [`Instance::weight`]. 0 takes no calls, unless nobody has a weight; 0 beyond the end.
+    #[inline]
+    #[must_use]
+    pub fn weight(&self, index: usize) -> u32 {
+        let Some(position) = self.position(index) else { return 0 };
+        let adjusted = self.base.weights.as_ref().and_then(|weights| weights.get(position));
+        let own = || self.base.instances.instances().get(position).map_or(0, Instance::weight);
+        adjusted.copied().unwrap_or_else(own)
     }
 
     #[inline]
@@ -87,7 +144,7 @@ impl Subset {
     }
 
     /// The instances in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Instance> {
+    pub fn iter(&self) -> impl Iterator<Item = &Instance> {
         (0..self.len.get()).filter_map(|index| self.instance(index))
     }
 
@@ -96,13 +153,55 @@ impl Subset {
         &self.base.instances
     }
 
+    /// The instance at `index`, with its position in the snapshot.
+    pub(crate) fn at(&self, index: usize) -> Option<(u32, &Instance)> {
+        let position = self.position(index)?;
+        Some((u32::try_from(position).ok()?, self.base.instances.instances().get(position)?))
+    }
+
+    /// The instances in order, with their positions in the snapshot.
+    pub(crate) fn with_positions(&self) -> impl Iterator<Item = (u32, &Instance)> {
+        (0..self.len.get()).filter_map(|index| self.at(index))
+    }
+
+    /// Those instances that `keep` says yes to; `None` if it never does.
+    #[must_use]
+    pub fn filter(&self, mut keep: impl FnMut(&Instance) -> bool) -> Option<Self> {
+        self.filter_at(|_, instance| keep(instance))
+    }
+
+    /// Those instances whose metadata `keep` says yes to. Instances with the same metadata are asked about once.
+    pub(crate) fn filter_by_metadata(&self, mut keep: impl FnMut(&Metadata) -> bool) -> Option<Self> {
+        let classes = self.base.classes();
+        let mut answers = vec![None; classes.metadata.len()];
+        self.filter_at(|position, _| {
+            let Some(class) = classes.of.get(position as usize).map(|class| *class as usize) else { return false };
+            match (answers.get_mut(class), classes.metadata.get(class)) {
+                (Some(answer), Some(metadata)) => *answer.get_or_insert_with(|| keep(metadata)),
+                _ => false,
+            }
+        })
+    }
+
+    /// Whether both have the same instances of the same snapshot.
+    pub(crate) fn same_instances(&self, other: &Self) -> bool {
+        let alike = match (&self.positions, &other.positions) {
+            (Some(own), Some(others)) => own == others,
+            (None, None) => true,
+            _ => false,
+        };
+        alike && self.len == other.len && Arc::ptr_eq(&self.base, &other.base)
+    }
+
+    /// Equal for subsets with the same instances.
+    pub(crate) fn positions_hash(&self) -> u64 {
+        NameHash.hash_one((self.len, &self.positions))
+    }
+
     /// Those instances that `keep` says yes to, given their position in the snapshot; `None` if it never does.
-    pub(crate) fn filter(&self, mut keep: impl FnMut(u32, &Instance) -> bool) -> Option<Self> {
+    pub(crate) fn filter_at(&self, mut keep: impl FnMut(u32, &Instance) -> bool) -> Option<Self> {
         let mut kept = Vec::new();
-        for index in 0..self.len.get() {
-            let Some(position) = self.position(index) else { continue };
-            let Some(instance) = self.base.instances.instances().get(position) else { continue };
-            let Ok(position) = u32::try_from(position) else { continue };
+        for (position, instance) in self.with_positions() {
             if keep(position, instance) {
                 kept.push(position);
             }
@@ -168,6 +267,13 @@ pub(crate) mod fixture {
         subset(weights.len(), |n, parts| parts.weight = weights[n])
     }
 
+    /// [`weighted`], where the instance at each place carries the load that `edit` puts on its slot.
+    pub(crate) fn loaded(weights: &[u32], edit: impl Fn(usize, &Slot)) -> Subset {
+        let subset = weighted(weights);
+        (0..weights.len()).for_each(|index| edit(index, subset.slot(index).unwrap()));
+        subset
+    }
+
     pub(crate) fn ids(subset: &Subset) -> Vec<&str> {
         subset.iter().map(|instance| instance.id().as_str()).collect()
     }
@@ -181,24 +287,35 @@ mod tests {
     #[test]
     fn an_empty_subset_cannot_be_made() {
         assert!(Subset::whole(&base(&snapshot(0, |_, _| {}))).is_none());
-        assert!(weighted(&[1, 2]).filter(|_, _| false).is_none());
+        assert!(weighted(&[1, 2]).filter_at(|_, _| false).is_none());
     }
 
     #[test]
     fn filters_narrow_and_keep_positions_of_the_snapshot() {
         let whole = subset(6, |_, _| {});
-        let even = whole.filter(|position, _| position % 2 == 0).unwrap();
+        let even = whole.filter_at(|position, _| position % 2 == 0).unwrap();
         assert_eq!(ids(&even), ["i00000", "i00002", "i00004"]);
-        let last = even.filter(|position, _| position > 2).unwrap();
+        let last = even.filter_at(|position, _| position > 2).unwrap();
         assert_eq!((ids(&last), last.len().get()), (vec!["i00004"], 1));
         assert!(last.instance(1).is_none() && last.load(1).is_none());
         assert!(Arc::ptr_eq(last.slot(0).unwrap(), &whole.base.slots()[4]), "slots go with positions");
     }
 
     #[test]
+    fn adjusted_weights_go_with_positions_and_own_ones_fill_in() {
+        let instances = snapshot(4, |n, parts| parts.weight = [10, 20, 30, 40][n]);
+        let adjusted = Arc::new(Base::with_weights(Arc::clone(&instances), Vec::new(), Some(vec![1, 0, 3])));
+        let weights = |subset: &Subset| (0..5).map(|index| subset.weight(index)).collect::<Vec<_>>();
+        let whole = Subset::whole(&adjusted).unwrap();
+        assert_eq!(weights(&whole), [1, 0, 3, 40, 0]);
+        assert_eq!(weights(&whole.filter_at(|position, _| position > 1).unwrap()), [3, 40, 0, 0, 0]);
+        assert_eq!(weights(&Subset::whole(&base(&instances)).unwrap()), [10, 20, 30, 40, 0]);
+    }
+
+    #[test]
     fn a_filter_that_keeps_everything_copies_nothing() {
-        let some = subset(4, |_, _| {}).filter(|position, _| position > 0).unwrap();
-        let again = some.filter(|_, _| true).unwrap();
+        let some = subset(4, |_, _| {}).filter_at(|position, _| position > 0).unwrap();
+        let again = some.filter_at(|_, _| true).unwrap();
         assert!(Arc::ptr_eq(some.positions.as_ref().unwrap(), again.positions.as_ref().unwrap()));
     }
 }

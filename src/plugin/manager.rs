@@ -9,9 +9,17 @@ use crate::config::plugin::{PluginKind, canonical, is_known, known_names};
 use crate::config::{self, PluginOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plugin::builtin;
+use crate::plugin::guard::Guarded;
+use crate::plugin::roster::Roster;
 use crate::routing::{Chain, ServiceRouter};
+use crate::util::panic::caught;
 
 type Make<T> = Box<dyn Fn(&PluginOptions) -> Result<Arc<T>> + Send + Sync>;
+
+/// Makes a router out of its options.
+pub(crate) type MakeRouter = Make<dyn ServiceRouter>;
+/// Makes a balancer out of its options.
+pub(crate) type MakeBalancer = Make<dyn LoadBalancer>;
 
 /// The plug-ins that a context has.
 pub(crate) struct Manager {
@@ -25,6 +33,26 @@ impl Manager {
         let mut manager = Self { routers: BTreeMap::new(), balancers: BTreeMap::new() };
         builtin::register(&mut manager, consumer);
         manager
+    }
+
+    /// Adds a router of a user's.
+    pub(crate) fn add_foreign_router(&mut self, name: &str, make: MakeRouter) {
+        let named: Arc<str> = name.into();
+        self.add_router(name, move |options| {
+            let panicked = |said| Error::new(ErrorKind::Plugin, format!("making {named} panicked: {said}"));
+            let inner = caught(|| make(options)).map_err(panicked)??;
+            Ok(Arc::new(Guarded { name: Arc::clone(&named), inner }))
+        });
+    }
+
+    /// Adds a balancer of a user's.
+    pub(crate) fn add_foreign_balancer(&mut self, name: &str, make: MakeBalancer) {
+        let named: Arc<str> = name.into();
+        self.add_balancer(name, move |options| {
+            let panicked = |said| Error::new(ErrorKind::Plugin, format!("making {named} panicked: {said}"));
+            let inner = caught(|| make(options)).map_err(panicked)??;
+            Ok(Arc::new(Guarded { name: Arc::clone(&named), inner }))
+        });
     }
 
     /// Adds a router, in place of one of the same name.
@@ -43,42 +71,48 @@ impl Manager {
         self.balancers.insert(canonical(name).to_owned(), Box::new(make));
     }
 
-    /// The chain that `section` names.
+    /// All routers, whether or not they are in the chain.
     ///
     /// # Errors
-    /// `InvalidConfig` for a name that nobody knows, and whatever a factory says of its options.
-    pub(crate) fn chain(&self, section: &config::ServiceRouter) -> Result<Chain> {
-        let chosen = chosen_names(section);
-        let mut routers = Vec::new();
-        for name in section.ordered() {
-            match self.routers.get(name) {
-                Some(make) => routers.push(make(&section.options(name))?),
-                None if !is_known(PluginKind::Router, name) => {
-                    return Err(unknown("consumer.serviceRouter", PluginKind::Router, name, &self.routers));
-                }
-                None if chosen.contains(&name) => {
-                    tracing::warn!(router = name, "this router is not built yet: the chain goes on without it");
-                }
-                None => {}
-            }
-        }
-        Ok(Chain::new(routers))
+    /// Whatever a factory says of its options.
+    pub(crate) fn routers(&self, section: &config::ServiceRouter) -> Result<Chain> {
+        let made = self.routers.iter().map(|(name, make)| Ok((name.as_str().into(), make(&section.options(name))?)));
+        made.collect::<Result<_>>().map(Chain::new)
     }
 
-    /// The balancer that `section` names, and its name.
+    /// The chain that `section` names, of these routers.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a name that nobody knows.
+    pub(crate) fn chain(&self, section: &config::ServiceRouter, routers: &Chain) -> Result<Chain> {
+        let chosen = chosen_names(section);
+        let mut names = Vec::new();
+        for name in section.ordered() {
+            if routers.has(name) {
+                names.push(name);
+            } else if !is_known(PluginKind::Router, name) {
+                return Err(unknown("consumer.serviceRouter", PluginKind::Router, name, &self.routers));
+            } else if chosen.contains(&name) {
+                tracing::warn!(router = name, "this router is not built yet: the chain goes on without it");
+            }
+        }
+        Ok(routers.of(&names))
+    }
+
+    /// All balancers, with the one that `section` names as the default.
     ///
     /// # Errors
     /// As those of [`Self::chain`].
-    pub(crate) fn default_balancer(&self, section: &config::LoadBalancer) -> Result<(String, Arc<dyn LoadBalancer>)> {
-        let mut name = canonical(&section.policy);
-        if !self.balancers.contains_key(name) && is_known(PluginKind::LoadBalancer, name) {
-            tracing::warn!(balancer = name, "this policy is not built yet: {} takes its place", builtin::BALANCER);
-            name = builtin::BALANCER;
+    pub(crate) fn balancers(&self, section: &config::LoadBalancer) -> Result<Roster> {
+        let chosen = canonical(&section.policy);
+        let mut policies = Vec::with_capacity(self.balancers.len());
+        for (name, make) in &self.balancers {
+            policies.push((name.clone(), make(&section.options(name))?));
         }
-        let Some(make) = self.balancers.get(name) else {
-            return Err(unknown("consumer.loadbalancer.type", PluginKind::LoadBalancer, name, &self.balancers));
+        let Some(default) = policies.iter().position(|(name, _)| name == chosen) else {
+            return Err(unknown("consumer.loadbalancer.type", PluginKind::LoadBalancer, chosen, &self.balancers));
         };
-        Ok((name.to_owned(), make(&section.options(name))?))
+        Ok(Roster::new(policies, default))
     }
 }
 
@@ -114,6 +148,10 @@ impl fmt::Debug for Manager {
 mod tests {
     use super::*;
     use crate::balance::WeightedRandom;
+    use crate::model::subset::Subset;
+    use crate::model::subset::fixture::weighted;
+    use crate::routing::Surroundings;
+    use crate::routing::router::Routed;
     use std::sync::{Mutex, PoisonError};
 
     /// Runs `work` and returns what it logged at WARN and above.
@@ -144,7 +182,11 @@ mod tests {
     }
 
     fn names(chain: &Chain) -> Vec<&str> {
-        chain.routers().map(ServiceRouter::name).collect()
+        chain.names().collect()
+    }
+
+    fn chain_of(manager: &Manager, section: &config::ServiceRouter) -> Result<Chain> {
+        manager.chain(section, &manager.routers(section)?)
     }
 
     fn manager() -> Manager {
@@ -157,15 +199,16 @@ mod tests {
     }
 
     #[test]
-    fn the_default_chain_is_silent_about_what_is_not_built() {
-        let (chain, warned) = warnings(|| manager().chain(&config::ServiceRouter::default()).unwrap());
-        assert_eq!(names(&chain), ["isolatedRouter", "recoverRouter"]);
+    fn the_default_chain_is_built_and_silent() {
+        let (chain, warned) = warnings(|| chain_of(&manager(), &config::ServiceRouter::default()).unwrap());
+        let all = ["isolatedRouter", "metadataRouter", "ruleBasedRouter", "nearbyBasedRouter", "recoverRouter"];
+        assert_eq!(names(&chain), all);
         assert_eq!(warned, "");
     }
 
     #[test]
     fn a_chosen_router_that_is_not_built_is_left_out_with_one_warning() {
-        let (chain, warned) = warnings(|| manager().chain(&section(&["setDivisionRouter"])).unwrap());
+        let (chain, warned) = warnings(|| chain_of(&manager(), &section(&["setDivisionRouter"])).unwrap());
         assert_eq!(names(&chain), ["isolatedRouter", "recoverRouter"]);
         assert_eq!((warned.matches("not built yet").count(), warned.matches("setRouter").count()), (1, 1), "{warned}");
     }
@@ -173,29 +216,70 @@ mod tests {
     #[test]
     fn names_of_both_dialects_mean_the_same_router() {
         let section = config::ServiceRouter { after_chain: vec!["filterOnlyRouter".into()], ..section(&[]) };
-        assert_eq!(names(&manager().chain(&section).unwrap()), ["isolatedRouter", "recoverRouter"]);
+        assert_eq!(names(&chain_of(&manager(), &section).unwrap()), ["isolatedRouter", "recoverRouter"]);
     }
 
     #[test]
     fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
         let mut manager = manager();
-        let error = manager.chain(&section(&["myRouter"])).unwrap_err();
+        let error = chain_of(&manager, &section(&["myRouter"])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         for part in ["\"myRouter\"", "isolatedRouter", "dstMetaRouter"] {
             assert!(error.to_string().contains(part), "{error}");
         }
         manager.add_balancer("mine", |_| Ok(Arc::new(WeightedRandom)));
         let policy = |name: &str| config::LoadBalancer { policy: name.into(), ..config::LoadBalancer::default() };
-        let error = manager.default_balancer(&policy("yours")).unwrap_err();
+        let error = manager.balancers(&policy("yours")).unwrap_err();
         assert!(error.to_string().contains("weightedRandom") && error.to_string().ends_with(", mine"), "{error}");
-        assert_eq!(manager.default_balancer(&policy("mine")).unwrap().0, "mine");
+        let roster = manager.balancers(&policy("mine")).unwrap();
+        assert_eq!(roster.default_name(), "mine");
+        let error = roster.find("yours").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("maglev"), "{error}");
     }
 
     #[test]
-    fn a_policy_that_is_not_built_is_replaced_with_one_warning() {
-        let policy = config::LoadBalancer { policy: "maglev".into(), ..config::LoadBalancer::default() };
-        let (balancer, warned) = warnings(|| manager().default_balancer(&policy).unwrap());
-        assert_eq!((balancer.0.as_str(), warned.matches("not built yet").count()), ("weightedRandom", 1));
+    fn every_balancer_that_both_sdks_know_is_built() {
+        for name in known_names(PluginKind::LoadBalancer).split(", ") {
+            let policy = config::LoadBalancer { policy: name.into(), ..config::LoadBalancer::default() };
+            assert_eq!(manager().balancers(&policy).unwrap().default_name(), name);
+        }
+    }
+
+    #[test]
+    fn a_bad_option_is_told_by_its_path() {
+        let mut consumer = config::Consumer::default();
+        consumer.service_router.plugin.insert("nearbyBasedRouter", PluginOptions::new().with("matchLevel", "street"));
+        let error = chain_of(&Manager::new(&consumer), &consumer.service_router).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let text = error.to_string();
+        assert!(text.contains("consumer.serviceRouter.plugin.nearbyBasedRouter.matchLevel"), "{text}");
+        consumer.loadbalancer.plugin.insert("maglev", PluginOptions::new().with("tableSize", "10"));
+        let error = Manager::new(&consumer).balancers(&consumer.loadbalancer).unwrap_err();
+        assert!(error.to_string().contains("consumer.loadbalancer.plugin.maglev.tableSize"), "{error}");
+    }
+
+    #[derive(Debug)]
+    struct Panics;
+
+    impl ServiceRouter for Panics {
+        fn compile(&self, _: &Subset, _: &Surroundings) -> Result<Routed> {
+            panic!("at noon")
+        }
+    }
+
+    #[test]
+    fn a_plug_in_that_panics_is_an_error_that_names_it() {
+        let mut manager = manager();
+        manager.add_foreign_router("mine", Box::new(|_| Ok(Arc::new(Panics))));
+        let chain = chain_of(&manager, &section(&["mine"])).unwrap();
+        let router = chain.router(1).unwrap();
+        let error = router.compile(&weighted(&[1]), &Surroundings::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Plugin);
+        assert!(error.to_string().contains("mine panicked: at noon"), "{error}");
+        manager.add_foreign_balancer("theirs", Box::new(|_| panic!("in the making")));
+        let error = manager.balancers(&config::LoadBalancer::default()).unwrap_err();
+        assert!(error.to_string().contains("theirs panicked: in the making"), "{error}");
     }
 
     #[test]
@@ -204,7 +288,7 @@ mod tests {
             service_router: config::ServiceRouter { enable_recover_all: false, ..section(&[]) },
             ..config::Consumer::default()
         };
-        let chain = Manager::new(&consumer).chain(&consumer.service_router).unwrap();
+        let chain = chain_of(&Manager::new(&consumer), &consumer.service_router).unwrap();
         assert!(format!("{chain:?}").contains("all_dead_all_alive: false"), "{chain:?}");
     }
 }

@@ -7,6 +7,12 @@
 //! register, it does not have.
 
 pub(crate) mod builtin;
+pub(crate) mod guard;
 pub(crate) mod manager;
+pub(crate) mod roster;
 
 pub(crate) use manager::Manager;
+// Traits that the builder takes: the context does not know the layers that they come from.
+pub(crate) use crate::balance::{LoadBalancer, WeightAdjuster};
+pub(crate) use crate::routing::ServiceRouter;
+pub(crate) use roster::Roster;

@@ -174,7 +174,7 @@ impl Entry {
         !matches!(self.pins.load(Ordering::Acquire), 0 | EVICTED)
     }
 
-    pub(super) fn is_fixed(&self) -> bool {
+    pub(crate) fn is_fixed(&self) -> bool {
         self.view.load().origin == Origin::Fixed
     }
 

@@ -2,20 +2,17 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::subset::Subset;
-use crate::routing::router::{Routed, ServiceRouter, Surroundings};
+use crate::routing::router::{Routed, ServiceRouter};
+use crate::routing::surroundings::Surroundings;
 
 /// The router `isolatedRouter`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Isolated;
 
 impl ServiceRouter for Isolated {
-    fn name(&self) -> &'static str {
-        "isolatedRouter"
-    }
-
-    fn compile(&self, subset: &Subset, _: &Surroundings<'_>) -> Result<Routed> {
-        let kept = subset.filter(|_, instance| !instance.is_isolated() && instance.weight() > 0);
-        kept.map(Routed::Alike).ok_or_else(|| {
+    fn compile(&self, subset: &Subset, _: &Surroundings) -> Result<Routed> {
+        let kept = subset.filter(|instance| !instance.is_isolated() && instance.weight() > 0);
+        kept.map(Routed::alike).ok_or_else(|| {
             let context = format!("all {} instances are isolated or have weight 0", subset.len());
             Error::new(ErrorKind::NoInstances, context).with_service(subset.snapshot().key().text())
         })
@@ -25,14 +22,13 @@ impl ServiceRouter for Isolated {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::health::HealthView;
     use crate::model::subset::fixture::{ids, subset};
+    use crate::routing::router::Way;
 
     fn route(given: &Subset) -> Result<Subset> {
-        let health = HealthView::default();
-        match Isolated.compile(given, &Surroundings { health: &health })? {
-            Routed::Alike(subset) => Ok(subset),
-            Routed::Fork { .. } => panic!("depends on no request"),
+        match Isolated.compile(given, &Surroundings::default())?.way {
+            Way::Alike(subset) => Ok(subset),
+            Way::Fork { .. } | Way::Aside { .. } => panic!("depends on no request"),
         }
     }
 

@@ -1,8 +1,14 @@
 //! Drops instances that cannot serve, unless nothing would be left.
 
+use std::sync::Arc;
+
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::instance::Instance;
+use crate::model::request::asks::Asks;
 use crate::model::subset::Subset;
-use crate::routing::router::{Routed, ServiceRouter, Surroundings};
+use crate::routing::router::{Routed, ServiceRouter};
+use crate::routing::surroundings::Surroundings;
+use crate::routing::switch::{Choice, Fixed};
 
 /// The router `recoverRouter`: leaves what is healthy for the control plane and has no open breaker.
 ///
@@ -27,22 +33,40 @@ impl Recover {
         let share = alive as f64 / given as f64;
         self.all_dead_all_alive && share <= self.panic_share.max(0.0)
     }
+
+    /// Those of `given` that are `alive`, or all of them.
+    fn recover(self, given: &Subset, alive: Option<Subset>) -> Result<(Subset, Option<String>)> {
+        let (living, all) = (alive.as_ref().map_or(0, |alive| alive.len().get()), given.len().get());
+        if self.panics(living, all) {
+            let note =
+                (living < all).then(|| format!("{living} of {all} can serve, which is too few to be true: all stay"));
+            return Ok((given.clone(), note));
+        }
+        alive.map(|alive| (alive, None)).ok_or_else(|| {
+            let context = format!("none of {all} instances is healthy, and enableRecoverAll is off");
+            Error::new(ErrorKind::NoInstances, context).with_service(given.snapshot().key().text())
+        })
+    }
 }
 
 impl ServiceRouter for Recover {
-    fn name(&self) -> &'static str {
-        "recoverRouter"
-    }
-
-    fn compile(&self, subset: &Subset, surroundings: &Surroundings<'_>) -> Result<Routed> {
-        let alive = subset.filter(|position, instance| surroundings.health.may_serve(position, instance));
-        let given = subset.len().get();
-        if self.panics(alive.as_ref().map_or(0, |alive| alive.len().get()), given) {
-            return Ok(Routed::Alike(subset.clone()));
-        }
-        alive.map(Routed::Alike).ok_or_else(|| {
-            let context = format!("none of {given} instances is healthy, and enableRecoverAll is off");
-            Error::new(ErrorKind::NoInstances, context).with_service(subset.snapshot().key().text())
+    fn compile(&self, subset: &Subset, surroundings: &Surroundings) -> Result<Routed> {
+        let health = &surroundings.health;
+        let alive = self.recover(subset, subset.filter_at(|position, instance| health.may_serve(position, instance)));
+        let (routed, note) = if health.all_closed() {
+            let (alive, note) = alive?;
+            (Routed::alike(alive), note)
+        } else {
+            // A request may want the broken ones too, and gets them even if there are no others.
+            let healthy = subset.filter(Instance::is_healthy);
+            let with_broken = self.recover(subset, healthy).map(|(instances, _)| instances);
+            let note = alive.as_ref().ok().and_then(|(_, note)| note.clone());
+            let switch = Arc::new(Fixed(Choice::Branch(0)));
+            (Routed::aside(alive.map(|(instances, _)| instances), Asks::BROKEN, switch, vec![with_broken]), note)
+        };
+        Ok(match note {
+            Some(note) => routed.because(note),
+            None => routed,
         })
     }
 }
@@ -52,18 +76,25 @@ mod tests {
     use super::*;
     use crate::model::health::{Breaker, HealthView, Slot};
     use crate::model::subset::fixture::{ids, subset};
-    use std::sync::Arc;
+    use crate::routing::router::Way;
+
+    fn branches(router: Recover, given: &Subset, breakers: &[(usize, Breaker)]) -> Vec<Result<Subset>> {
+        let slots: Vec<Arc<Slot>> = (0..given.len().get()).map(|_| Arc::default()).collect();
+        for (position, state) in breakers {
+            slots[*position].set_breaker(*state);
+        }
+        let surroundings = Surroundings { health: Arc::new(HealthView::of(&slots)), ..Surroundings::default() };
+        match router.compile(given, &surroundings).map(|routed| routed.way) {
+            Ok(Way::Alike(subset)) => vec![Ok(subset)],
+            Ok(Way::Aside { plain, branches, .. }) => [plain].into_iter().chain(branches).collect(),
+            Ok(Way::Fork { branches, .. }) => branches,
+            Err(error) => vec![Err(error)],
+        }
+    }
 
     fn route(router: Recover, given: &Subset, open: &[usize]) -> Result<Subset> {
-        let slots: Vec<Arc<Slot>> = (0..given.len().get()).map(|_| Arc::default()).collect();
-        for position in open {
-            slots[*position].set_breaker(Breaker::Open);
-        }
-        let health = HealthView::of(&slots);
-        match router.compile(given, &Surroundings { health: &health })? {
-            Routed::Alike(subset) => Ok(subset),
-            Routed::Fork { .. } => panic!("depends on no request"),
-        }
+        let open: Vec<_> = open.iter().map(|position| (*position, Breaker::Open)).collect();
+        branches(router, given, &open).swap_remove(0)
     }
 
     fn healthy(flags: &[bool]) -> Subset {
@@ -78,15 +109,23 @@ mod tests {
 
     #[test]
     fn a_half_open_breaker_stays_a_candidate() {
-        let given = healthy(&[true, true]);
-        let slots = [Arc::new(Slot::default()), Arc::new(Slot::default())];
-        slots[0].set_breaker(Breaker::HalfOpen);
-        let health = HealthView::of(&slots);
-        let Routed::Alike(left) = Recover::new(true, 0.0).compile(&given, &Surroundings { health: &health }).unwrap()
-        else {
-            panic!("depends on no request")
-        };
-        assert_eq!(left.len().get(), 2);
+        let left = branches(Recover::new(true, 0.0), &healthy(&[true, true]), &[(0, Breaker::HalfOpen)]);
+        assert_eq!(left[0].as_ref().unwrap().len().get(), 2);
+    }
+
+    #[test]
+    fn requests_that_include_broken_instances_get_the_healthy_ones_among_them() {
+        let branches = branches(Recover::new(true, 0.0), &healthy(&[true, false, true]), &[(0, Breaker::Open)]);
+        let ids: Vec<_> = branches.iter().map(|branch| ids(branch.as_ref().unwrap())).collect();
+        assert_eq!(ids, [vec!["i00002"], vec!["i00000", "i00002"]]);
+    }
+
+    #[test]
+    fn requests_that_include_broken_instances_get_them_even_where_there_are_no_others() {
+        let given = healthy(&[true, false]);
+        let mut branches = branches(Recover::new(false, 0.0), &given, &[(0, Breaker::Open), (1, Breaker::Open)]);
+        assert_eq!(ids(branches.pop().unwrap().as_ref().unwrap()), ["i00000"]);
+        assert_eq!(branches.pop().unwrap().unwrap_err().kind(), ErrorKind::NoInstances);
     }
 
     #[test]

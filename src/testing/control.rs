@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::access::Grant;
-use super::behaviour::{Behaviour, Release};
+use super::behaviour::{Behaviour, Release, RoutingForm};
 use super::edit::ServiceEditor;
 use super::fixtures::{TestInstance, instance};
 use super::record::{Call, Rpc};
 use super::script::On;
 use super::server::Server;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::key::{ResourceKind, ServiceKey};
+use crate::model::key::ServiceKey;
 use crate::model::location::Location;
 use crate::pb::v1;
 
@@ -75,6 +75,11 @@ impl Server {
     /// servers drop: a concurrency limit, the limiter's cluster, a breaker's blocks and priority, metadata.
     pub fn newer_kinds(&self, on: bool) -> &Self {
         self.behave(|behaviour| behaviour.newer_kinds = on)
+    }
+
+    /// Delivers routing rules in this form, whatever the release does.
+    pub fn routing_form(&self, form: RoutingForm) -> &Self {
+        self.behave(|behaviour| behaviour.routing_form = Some(form))
     }
 
     /// Puts up with HTTP/2 pings. Unless set, a connection is reset at the fourth ping closer than five minutes to the
@@ -138,25 +143,6 @@ impl Server {
         let location = instance("", 0).location(location).message.location.unwrap_or_default();
         self.node.store.with(|state, _| drop(state.locations.insert(host.into(), location)));
         self
-    }
-
-    /// Puts a rule in force, written as JSON or YAML in the console's own field names; its id. A rule that names an id
-    /// replaces the one of that id.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidRule` if the text is no such rule; names the place and what would be right.
-    pub fn rule(&self, kind: ResourceKind, text: &str) -> Result<String> {
-        let rule = super::data::value(text)?;
-        self.node.store.with(|state, now| state.put_rule(kind, &rule, now))
-    }
-
-    /// Takes a rule away; whether there was one.
-    pub fn remove_rule(&self, kind: ResourceKind, id: &str) -> bool {
-        self.node.store.with(|state, now| {
-            let at = state.visible_at(now);
-            state.rules.remove(&(kind, id.to_owned()), at)
-        })
     }
 
     /// Forgets everything that was written, as if the store were lost: services, instances, rules, beats. How the

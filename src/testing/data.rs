@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::edit::owned;
-use super::rules::{Rule, Stamp, id_of};
+use super::rules::{Dialect, Rule, Stamp, id_of};
 use super::sha1;
 use super::store::{InstanceKey, ServiceRow, State};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,14 +20,15 @@ use crate::model::key::{ResourceKind, ServiceKey};
 use crate::pb::{schema, v1};
 use crate::wire::json;
 
-const RULES: [(&str, ResourceKind); 4] = [
+const RULES: [(&str, ResourceKind); 5] = [
     ("routings", ResourceKind::Routing),
+    ("nearbyroutings", ResourceKind::NearbyRoute),
     ("ratelimits", ResourceKind::RateLimit),
     ("circuitbreakers", ResourceKind::CircuitBreaker),
     ("faultdetectors", ResourceKind::FaultDetector),
 ];
-const SECTIONS: &str = "namespaces, services, aliases, instances, locations, routings, ratelimits, circuitbreakers, \
-                        faultdetectors";
+const SECTIONS: &str = "namespaces, services, aliases, instances, locations, routings, nearbyroutings, ratelimits, \
+                        circuitbreakers, faultdetectors";
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -55,13 +56,13 @@ pub(super) fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
 // === impl Data ===
 
 impl Data {
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(super) fn read(path: &Path, dialect: Dialect) -> Result<Self> {
         let place = path.display();
         let text = std::fs::read_to_string(path).map_err(|error| {
             Error::new(ErrorKind::InvalidConfig, format!("cannot read the data file {place}: {error}"))
                 .with_source(error)
         })?;
-        Self::parse(&text).map_err(|problems| {
+        Self::parse(&text, dialect).map_err(|problems| {
             Error::new(
                 ErrorKind::InvalidConfig,
                 format!("the data file {place} cannot be used: {}", problems.join("; ")),
@@ -70,18 +71,18 @@ impl Data {
     }
 
     /// What the text says, or all that is wrong with it.
-    fn parse(text: &str) -> Result<Self, Vec<String>> {
+    fn parse(text: &str, dialect: Dialect) -> Result<Self, Vec<String>> {
         let root: Value = serde_yaml::from_str(text).map_err(|error| vec![error.to_string()])?;
         let mut data = Self::default();
         match &root {
             Value::Null => {}
-            Value::Object(sections) => sections.iter().for_each(|(name, section)| data.section(name, section)),
+            Value::Object(sections) => sections.iter().for_each(|(name, section)| data.section(name, section, dialect)),
             other => data.problems.push(format!("expected a map of sections ({SECTIONS}), found {other}")),
         }
         if data.problems.is_empty() { Ok(data) } else { Err(data.problems) }
     }
 
-    fn section(&mut self, name: &str, section: &Value) {
+    fn section(&mut self, name: &str, section: &Value, dialect: Dialect) {
         if section.is_null() {
             return;
         }
@@ -98,7 +99,7 @@ impl Data {
         for (index, item) in items.iter().enumerate() {
             let at = format!("{name}[{index}]");
             let taken = match (name, kind) {
-                (_, Some(kind)) => self.take_rule(&at, kind, item),
+                (_, Some(kind)) => self.take_rule(&at, kind, item, dialect),
                 ("namespaces", _) => self.take_namespace(&at, item),
                 ("services", _) => self.take_service(&at, item),
                 ("aliases", _) => self.take_alias(&at, item),
@@ -175,11 +176,10 @@ impl Data {
         unique(at, &mut self.instances, key, message)
     }
 
-    fn take_rule(&mut self, at: &str, kind: ResourceKind, item: &Value) -> Result<(), String> {
-        let probe = Stamp { id: String::new(), revision: String::new(), time: String::new(), whole: true };
-        Rule::read(kind, item, probe).map_err(|error| format!("{at}: {error}"))?;
+    fn take_rule(&mut self, at: &str, kind: ResourceKind, item: &Value, dialect: Dialect) -> Result<(), String> {
+        Rule::read(kind, item, Stamp::trial(dialect)).map_err(|error| format!("{at}: {error}"))?;
         let name = item.get("name").and_then(Value::as_str).unwrap_or(at);
-        let id = id_of(item).map_or_else(|| sha1::hex([format!("{kind:?}##{name}")]), str::to_owned);
+        let id = id_of(kind, item).unwrap_or_else(|| sha1::hex([format!("{kind:?}##{name}")]));
         unique(at, &mut self.rules, (kind, id), item.clone())
     }
 }
@@ -227,16 +227,8 @@ impl State {
             self.put_instance(key.clone(), message.clone(), false, now);
         }
         for ((kind, id), rule) in changed(&before.rules, &data.rules) {
-            let stamp = Stamp {
-                id: id.clone(),
-                revision: self.revision(),
-                time: self.timestamp(now),
-                whole: self.behaviour.newer_kinds,
-            };
             // It was read once to be checked, so it can be read again.
-            if let Ok(rule) = Rule::read(*kind, rule, stamp) {
-                self.rules.put((*kind, id.clone()), rule, at);
-            }
+            drop(self.put_rule(*kind, id.clone(), rule, now));
         }
     }
 }
@@ -252,7 +244,7 @@ fn changed<'a, K: Ord, V: PartialEq>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Server;
+    use crate::testing::{Release, Server};
 
     const GOOD: &str = "
 namespaces: [{name: shop}]
@@ -269,6 +261,8 @@ locations:
 ratelimits:
   - {name: l1, namespace: shop, service: orders, amounts: [{maxAmount: 10, validDuration: 1s}]}
 ";
+
+    const DIALECT: Dialect = Dialect { release: Release::Main, whole: false };
 
     #[test]
     fn every_problem_is_named_with_its_place() {
@@ -293,12 +287,12 @@ ratelimits:
             ("ratelimits: [{amount: 1}]", "ratelimits[0]"),
             ("a: [", "at line 2"),
         ] {
-            let problems = Data::parse(text).unwrap_err().join("; ");
+            let problems = Data::parse(text, DIALECT).unwrap_err().join("; ");
             assert!(problems.contains(expected), "{text}: {problems}");
         }
-        let both = Data::parse("instances: [{}, {}]\nx: 1").unwrap_err();
+        let both = Data::parse("instances: [{}, {}]\nx: 1", DIALECT).unwrap_err();
         assert_eq!(both.len(), 3, "{both:?}");
-        assert!(Data::parse("").is_ok() && Data::parse("services:").is_ok());
+        assert!(Data::parse("", DIALECT).is_ok() && Data::parse("services:", DIALECT).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

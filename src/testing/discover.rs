@@ -155,8 +155,11 @@ impl State {
             ports: Some(ports.join(",")),
             ..full.clone()
         };
-        let alias_for =
-            (release > Release::V1_14).then(|| v1::Service { revision: full.revision.clone().filter(|_| own), ..full });
+        let alias_for = match release {
+            Release::V1_14 => None,
+            Release::V1_16 => source.map(|source| named(&source.key, std::collections::BTreeMap::new())),
+            _ => Some(v1::Service { revision: full.revision.clone().filter(|_| own), ..full }),
+        };
         let instances = shown.iter().flat_map(|shown| {
             let under = if release == Release::Main { &shown.key } else { key };
             shown.instances.iter().map(move |row| delivered(&row.message, under))

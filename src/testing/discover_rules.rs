@@ -7,6 +7,7 @@ use prost::Message;
 use super::answer::{NO_CHANGE, OK, echo};
 use super::behaviour::Release;
 use super::discover::answered;
+use super::routing::deliver;
 use super::rules::Rule;
 use super::sha1;
 use super::store::State;
@@ -23,17 +24,17 @@ impl State {
         key: &ServiceKey,
     ) -> v1::DiscoverResponse {
         let known = self.resolve(key);
-        if known.is_none()
-            && self.behaviour.release == Release::V1_14
-            && matches!(kind, Kind::Routing | Kind::RateLimit)
+        if known.is_none() && self.behaviour.release < Release::V1_17 && matches!(kind, Kind::Routing | Kind::RateLimit)
         {
             return echo(400_301, request);
         }
         let real = known.map_or_else(|| key.clone(), |(real, _)| real);
+        if kind == Kind::Routing {
+            return self.discover_routing(request, key, &real);
+        }
         let Some(resource) = resource(kind) else { return echo(OK, request) };
         let mut rules: Vec<_> = self.rules_of(resource).filter(|rule| rule.is_for(&real)).collect();
-        // Routing alone has a revision when there are no rules.
-        if rules.is_empty() && kind != Kind::Routing {
+        if rules.is_empty() {
             let mut nothing = echo(OK, request);
             nothing.service.iter_mut().for_each(|service| service.revision = None);
             return nothing;
@@ -46,11 +47,32 @@ impl State {
         }
         let service = v1::Service { revision: Some(revision.clone()), ..named(key) };
         let mut response = answered(kind, Some(service));
-        fill(&mut response, kind, &rules, (key, &real), revision);
-        if kind == Kind::Routing && self.behaviour.release > Release::V1_14 {
-            response.alias_for = Some(named(&real));
-        }
+        fill(&mut response, kind, &rules, key, revision);
         response
+    }
+
+    /// Routing alone has a payload and a revision when there are no rules.
+    fn discover_routing(
+        &self,
+        request: &v1::DiscoverRequest,
+        key: &ServiceKey,
+        real: &ServiceKey,
+    ) -> v1::DiscoverResponse {
+        let (release, form) = (self.behaviour.release, self.behaviour.routing_form());
+        let mut rules: Vec<_> = self.rules_of(ResourceKind::Routing).collect();
+        rules.sort_by(|a, b| a.revision.cmp(&b.revision));
+        let rules: Vec<_> = rules.into_iter().filter_map(|rule| rule.routing.as_ref()).collect();
+        let routing = deliver(&rules, real, release, form);
+        let asked = request.service.as_ref().and_then(|service| service.revision.as_ref());
+        if asked == routing.revision.as_ref() {
+            return echo(NO_CHANGE, request);
+        }
+        let service = v1::Service { revision: routing.revision.clone(), ..named(key) };
+        v1::DiscoverResponse {
+            routing: Some(routing),
+            alias_for: (release > Release::V1_14).then(|| named(real)),
+            ..answered(Kind::Routing, Some(service))
+        }
     }
 
     fn rules_of(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<Rule>> {
@@ -90,24 +112,9 @@ fn decoded<M: Message + Default>(rules: &[&Arc<Rule>]) -> Vec<M> {
     rules.iter().filter_map(|rule| M::decode(rule.bytes.as_slice()).ok()).collect()
 }
 
-fn fill(
-    response: &mut v1::DiscoverResponse,
-    kind: Kind,
-    rules: &[&Arc<Rule>],
-    (asked, real): (&ServiceKey, &ServiceKey),
-    revision: String,
-) {
+fn fill(response: &mut v1::DiscoverResponse, kind: Kind, rules: &[&Arc<Rule>], asked: &ServiceKey, revision: String) {
     let text = |text: &str| Some(text.to_owned());
     match kind {
-        Kind::Routing => {
-            response.routing = Some(v1::Routing {
-                service: text(real.service()),
-                namespace: text(real.namespace()),
-                revision: Some(revision),
-                rules: decoded(rules),
-                ..Default::default()
-            });
-        }
         Kind::RateLimit => {
             response.rate_limit = Some(v1::RateLimit { rules: decoded(rules), revision: Some(revision) });
         }
@@ -128,6 +135,6 @@ fn fill(
         Kind::BlockAllowRule => response.block_allow_list_rule = decoded(rules),
         Kind::TrafficMirroring => response.traffic_mirroring = decoded(rules),
         Kind::FaultInjection => response.fault_injection = decoded(rules),
-        Kind::Unknown | Kind::Instance | Kind::Cluster | Kind::Services | Kind::Namespaces => {}
+        Kind::Unknown | Kind::Instance | Kind::Routing | Kind::Cluster | Kind::Services | Kind::Namespaces => {}
     }
 }

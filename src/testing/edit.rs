@@ -1,18 +1,15 @@
-//! What a console would do: services, instances, rules.
+//! What a console would do: services and instances.
 
 #![allow(clippy::must_use_candidate, reason = "setters that are called for their effect hand themselves back")]
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::fixtures::TestInstance;
 use super::naming::computed_id;
-use super::rules::{Rule, Stamp, id_of};
 use super::store::{InstanceKey, ServiceRow, State, Store, of_service};
-use crate::error::Result;
-use crate::model::key::{ResourceKind, ServiceKey};
+use crate::model::key::ServiceKey;
 use crate::pb::v1;
 
 /// One service of the control plane, to be changed. Every change is in force at once, or after the visibility delay.
@@ -171,20 +168,6 @@ impl State {
             |message: &v1::Instance| message.host.as_deref() == Some(host) && message.port == Some(u32::from(port));
         let found = of_service(self.instances.stored(), service).find(|(_, row)| here(&row.message))?;
         Some((found.0.clone(), found.1.message.clone()))
-    }
-
-    /// Puts a rule in force; its id.
-    pub(super) fn put_rule(&mut self, kind: ResourceKind, rule: &Value, now: Instant) -> Result<String> {
-        let id = id_of(rule).map_or_else(|| self.revision(), str::to_owned);
-        let stamp = Stamp {
-            id: id.clone(),
-            revision: self.revision(),
-            time: self.timestamp(now),
-            whole: self.behaviour.newer_kinds,
-        };
-        let at = self.visible_at(now);
-        self.rules.put((kind, id.clone()), Rule::read(kind, rule, stamp)?, at);
-        Ok(id)
     }
 }
 

@@ -15,14 +15,17 @@ impl Server {
     /// Sets what the file says, once.
     ///
     /// The file is YAML with any of the sections `namespaces`, `services`, `aliases`, `instances`, `routings`,
-    /// `ratelimits`, `circuitbreakers` and `faultdetectors`, each a list in the console's own field names, and
-    /// `locations`, a map from host to region, zone and campus. Reads the file on this thread.
+    /// `nearbyroutings`, `ratelimits`, `circuitbreakers` and `faultdetectors`, each a list in the console's own field names,
+    /// and `locations`, a map from host to region, zone and campus. A rule of `routings` may be in the old form, see
+    /// [`Server::rule`]; those of `nearbyroutings` are told when [`Server::newer_kinds`] is on. Reads the file on this
+    /// thread.
     ///
     /// # Errors
     ///
     /// `InvalidConfig` if the file cannot be read or used: all problems, each with its place. Nothing is set then.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
-        let data = Data::read(path.as_ref())?;
+        let dialect = self.node.store.read(|state, _| state.behaviour.dialect());
+        let data = Data::read(path.as_ref(), dialect)?;
         self.node.store.with(|state, now| state.apply(&Data::default(), &data, now));
         Ok(())
     }
@@ -36,8 +39,8 @@ impl Server {
     pub fn follow(&self, path: impl Into<PathBuf>) -> Result<()> {
         let path = path.into();
         let mut seen = stamp(&path);
-        let mut data = Data::read(&path)?;
         let store = Arc::clone(&self.node.store);
+        let mut data = Data::read(&path, store.read(|state, _| state.behaviour.dialect()))?;
         store.with(|state, now| state.apply(&Data::default(), &data, now));
         let scope = self.node.scope().clone();
         let blocking = scope.clone();
@@ -45,9 +48,10 @@ impl Server {
             loop {
                 tokio::time::sleep(LOOK).await;
                 let (file, before) = (path.clone(), seen);
+                let dialect = store.read(|state, _| state.behaviour.dialect());
                 let changed = blocking.blocking(move || {
                     let now = stamp(&file);
-                    (now != before).then(|| (now, Data::read(&file)))
+                    (now != before).then(|| (now, Data::read(&file, dialect)))
                 });
                 let Some((now, read)) = changed.await.flatten() else { continue };
                 seen = now;

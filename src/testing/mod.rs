@@ -28,6 +28,8 @@ mod answer;
 mod behaviour;
 #[doc(hidden)]
 pub mod bench;
+#[cfg(test)]
+pub(crate) mod compiled;
 mod context;
 mod contract;
 mod control;
@@ -44,7 +46,11 @@ mod naming;
 mod network;
 mod node;
 mod pings;
+mod plugins;
 mod record;
+mod routing;
+mod routing_check;
+mod rulebook;
 mod rules;
 mod script;
 mod server;
@@ -55,9 +61,10 @@ mod table;
 pub mod wire;
 
 pub use access::Grant;
-pub use behaviour::Release;
+pub use behaviour::{Release, RoutingForm};
 pub use edit::ServiceEditor;
 pub use fixtures::{TestInstance, instance};
+pub use plugins::{criteria, keyed_criteria, loaded_subset, route_request, subset};
 pub use record::{Call, Rpc};
 pub use script::{Fault, On};
 pub use server::Server;

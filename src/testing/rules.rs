@@ -3,20 +3,50 @@
 //! A rule is given in the console's own field names, checked against the table of the message, and kept as the bytes
 //! that are delivered. Which service it is for is read from the same names.
 
+use prost::Message as _;
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, ErrorKind, Result};
+use super::behaviour::Release;
+use super::routing::RoutingRule;
+use super::routing_check::{self, Refused, is_old, is_route, old_service};
+use super::sha1;
+use crate::error::{Error, ErrorKind, Result, ServerCode};
 use crate::model::key::{ResourceKind, ServiceKey};
-use crate::pb::schema::{self, Message};
+use crate::pb::schema::{self, Field, Message};
+use crate::pb::v1;
 use crate::wire::json;
+
+/// The message of a routing rule in the old form.
+const OLD: &str = "v1.Routing";
 
 /// A rule in force.
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
     pub(super) bytes: Vec<u8>,
     pub(super) revision: String,
+    pub(super) created: Created,
+    /// What clients are told of a rule of kind `Routing` follows from this.
+    pub(super) routing: Option<RoutingRule>,
+    table: &'static Message,
+    /// Clients are not told of it.
+    hidden: bool,
     /// Namespace and service of those it is for; `*` is any.
     targets: Vec<(String, String)>,
+}
+
+/// When a rule first came, in the server's writing and in order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Created {
+    pub(super) time: String,
+    pub(super) number: u64,
+}
+
+/// What of a control plane decides how it takes a rule.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dialect {
+    pub(super) release: Release,
+    /// Keeps fields that the store of public servers drops.
+    pub(super) whole: bool,
 }
 
 /// What the control plane writes into a rule.
@@ -25,51 +55,116 @@ pub(super) struct Stamp {
     pub(super) id: String,
     pub(super) revision: String,
     pub(super) time: String,
-    /// Keeps fields that the store of public servers drops.
-    pub(super) whole: bool,
+    pub(super) created: Created,
+    pub(super) dialect: Dialect,
 }
 
+impl Stamp {
+    /// For a rule that is only read to see whether it can be.
+    pub(super) fn trial(dialect: Dialect) -> Self {
+        let (id, revision, time) = Default::default();
+        Self { id, revision, time, created: Created::default(), dialect }
+    }
+}
+
+// === impl Rule ===
+
 impl Rule {
-    /// Reads a rule of this kind; what it lacks of id and times comes from `stamp`.
+    /// Reads a rule of this kind; its id, revision and times are those of `stamp`.
     pub(super) fn read(kind: ResourceKind, rule: &Value, stamp: Stamp) -> Result<Self> {
-        let table = table(kind)?;
-        let bytes = json::to_bytes(table, rule).map_err(|error| invalid(kind, &error))?;
+        let rule = routing_check::completed(kind, rule);
+        let table = table(kind, &rule)?;
+        let bytes = json::to_bytes(table, &rule).map_err(|error| invalid(kind, &error))?;
         // Written again in one spelling, so that the rest need not know both.
         let mut rule = json::render(table, &bytes).map_err(|error| invalid(kind, &error))?;
-        let has = |name: &str| table.fields.iter().any(|field| field.name == name);
         if let Some(object) = rule.as_object_mut() {
-            if !stamp.whole {
+            if !stamp.dialect.whole {
                 keep_what_a_store_keeps(kind, object);
             }
-            let given =
-                [("id", &stamp.id), ("revision", &stamp.revision), ("ctime", &stamp.time), ("mtime", &stamp.time)];
-            for (name, value) in given.into_iter().filter(|(name, _)| has(name)) {
-                object.insert(name.to_owned(), json!(value));
-            }
+            write(&stamp, kind, table, object);
         }
+        // Servers keep nearby rules for clients only while they are enabled; of other kinds, disabled ones are told.
+        let hidden = kind == ResourceKind::NearbyRoute && rule.get("enable") != Some(&json!(true));
         let targets = targets(kind, &rule);
         let bytes = json::to_bytes(table, &rule).map_err(|error| invalid(kind, &error))?;
-        Ok(Self { bytes, revision: stamp.revision, targets })
+        let routing = routing(kind, table, &rule, &bytes, &stamp)?;
+        let bytes = routing.as_ref().map_or(bytes, RoutingRule::encoded);
+        Ok(Self { bytes, revision: stamp.revision, created: stamp.created, routing, table, hidden, targets })
     }
 
     /// Whether a client that asks for the rules of `key` gets this one.
     pub(super) fn is_for(&self, key: &ServiceKey) -> bool {
         let any = |pattern: &str, text: &str| pattern == "*" || pattern == text;
-        self.targets.iter().any(|(namespace, service)| any(namespace, key.namespace()) && any(service, key.service()))
+        let named =
+            |(namespace, service): &(String, String)| any(namespace, key.namespace()) && any(service, key.service());
+        !self.hidden && self.targets.iter().any(named)
+    }
+
+    pub(super) fn json(&self) -> Value {
+        // The bytes were written by the same table.
+        json::render(self.table, &self.bytes).unwrap_or_default()
+    }
+
+    /// The rule with these fields instead of its own.
+    pub(super) fn with(&self, kind: ResourceKind, fields: &Value) -> Result<Value> {
+        let fields = fields
+            .as_object()
+            .ok_or_else(|| invalid(kind, &format_args!("(root): expected an object of fields, found {fields}")))?;
+        let mut rule = self.json();
+        let Some(object) = rule.as_object_mut() else { return Ok(rule) };
+        if self.table.name == OLD {
+            // What tells the old form is there, even when it is empty.
+            object.entry("inbounds").or_insert_with(|| json!([]));
+        }
+        for (name, value) in fields {
+            let name = self.field(name).map_or(name.as_str(), |field| field.json);
+            object.insert(name.to_owned(), value.clone());
+        }
+        Ok(rule)
+    }
+
+    /// The rule switched on or off.
+    pub(super) fn switched(&self, kind: ResourceKind, on: bool) -> Result<Value> {
+        let fields = if self.field("enable").is_some() {
+            json!({ "enable": on })
+        } else if self.field("disable").is_some() {
+            json!({ "disable": !on })
+        } else {
+            let text = format!("a rule of kind {kind:?} cannot be switched: {} has no field for it", self.table.name);
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        };
+        self.with(kind, &fields)
+    }
+
+    fn field(&self, name: &str) -> Option<&'static Field> {
+        self.table.fields.iter().find(|field| field.json == name || field.name == name)
     }
 }
 
-/// The id that a rule names itself, if it does.
-pub(super) fn id_of(rule: &Value) -> Option<&str> {
-    rule.get("id").and_then(Value::as_str).filter(|id| !id.is_empty())
+/// The id that a rule has by itself: the one that it names, or the one of its service.
+pub(super) fn id_of(kind: ResourceKind, rule: &Value) -> Option<String> {
+    if is_old(kind, rule) {
+        return old_service(rule).map(|(namespace, service)| sha1::hex(["routes", "##", namespace, "##", service]));
+    }
+    rule.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned)
 }
 
 fn invalid(kind: ResourceKind, error: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::InvalidRule, format!("a rule of kind {kind:?}: {error}"))
 }
 
-fn table(kind: ResourceKind) -> Result<&'static Message> {
+fn refused(kind: ResourceKind, refused: &Refused) -> Error {
+    match refused {
+        Refused::Malformed { .. } => invalid(kind, refused),
+        Refused::ByConsole { code, .. } => {
+            Error::from_code(ServerCode::new(*code), format!("a rule of kind {kind:?}: {refused}"))
+        }
+    }
+}
+
+fn table(kind: ResourceKind, rule: &Value) -> Result<&'static Message> {
     let name = match kind {
+        ResourceKind::Routing if is_old(kind, rule) => OLD,
         ResourceKind::Routing | ResourceKind::CustomRoute | ResourceKind::NearbyRoute => "v1.RouteRule",
         ResourceKind::RateLimit => "v1.Rule",
         ResourceKind::CircuitBreaker => "v1.CircuitBreakerRule",
@@ -86,12 +181,52 @@ fn table(kind: ResourceKind) -> Result<&'static Message> {
     schema::find(name).ok_or_else(|| Error::new(ErrorKind::Internal, format!("no table of {name}")))
 }
 
+/// Checks a rule of routing; what clients are told of one of kind `Routing` follows from what is answered.
+fn routing(
+    kind: ResourceKind,
+    table: &Message,
+    rule: &Value,
+    bytes: &[u8],
+    stamp: &Stamp,
+) -> Result<Option<RoutingRule>> {
+    if !is_route(kind) {
+        return Ok(None);
+    }
+    if table.name == OLD {
+        let missing = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default().is_empty();
+        if let Some(name) = ["namespace", "service"].into_iter().find(|name| missing(name)) {
+            return Err(invalid(kind, &format_args!("{name}: missing: routes are those of one service")));
+        }
+        if rule.get("rules").is_some() {
+            return Err(invalid(kind, &"rules: these are set one by one, not among inbounds and outbounds"));
+        }
+        let old = v1::Routing::decode(bytes).map_err(|error| invalid(kind, &error))?;
+        return Ok(Some(RoutingRule::Old(Box::new(old))));
+    }
+    let message = v1::RouteRule::decode(bytes).map_err(|error| invalid(kind, &error))?;
+    routing_check::check(kind, stamp.dialect.release, &message).map_err(|why| refused(kind, &why))?;
+    let rule = || RoutingRule::console(message, stamp.created.number).map_err(|error| invalid(kind, &error));
+    (kind == ResourceKind::Routing).then(rule).transpose()
+}
+
+/// Writes what the control plane decides.
+fn write(stamp: &Stamp, kind: ResourceKind, table: &Message, rule: &mut Map<String, Value>) {
+    let has = |name: &str| table.fields.iter().any(|field| field.name == name);
+    let on = is_route(kind) && rule.get("enable") == Some(&json!(true));
+    let written =
+        [("id", &stamp.id), ("revision", &stamp.revision), ("ctime", &stamp.created.time), ("mtime", &stamp.time)];
+    for (name, value) in written.into_iter().chain(on.then_some(("etime", &stamp.time))).filter(|(name, _)| has(name)) {
+        rule.insert(name.to_owned(), json!(value));
+    }
+}
+
 /// Public servers lose some fields of a rule, and write others.
 fn keep_what_a_store_keeps(kind: ResourceKind, rule: &mut Map<String, Value>) {
     let lost: &[&str] = match kind {
         ResourceKind::RateLimit => &["report", "subset", "cluster", "concurrencyAmount", "custom_response", "labels"],
         ResourceKind::CircuitBreaker => &["block_configs", "priority", "metadata", "metadata_1_5"],
         ResourceKind::FaultDetector => &["priority", "metadata"],
+        ResourceKind::Routing => &["extendInfo", "metadata"],
         _ => &[],
     };
     rule.retain(|name, _| !lost.contains(&name.as_str()));
@@ -161,7 +296,8 @@ mod tests {
     use super::*;
 
     fn stamp() -> Stamp {
-        Stamp { id: "r1".to_owned(), revision: "v1".to_owned(), time: "2026-11-21 00:00:00".to_owned(), whole: false }
+        let (id, revision, time) = ("r1".to_owned(), "v1".to_owned(), "2026-11-21 00:00:00".to_owned());
+        Stamp { id, revision, time, ..Stamp::trial(Dialect { release: Release::Main, whole: false }) }
     }
 
     #[test]
@@ -182,12 +318,16 @@ mod tests {
 
     #[test]
     fn what_public_servers_lose_is_lost_unless_it_is_to_be_kept() {
-        use prost::Message;
         let limit = json!({"concurrencyAmount": {"maxAmount": 3}, "arguments": [
             {"type": "HEADER", "key": "h", "value": {"value": "x"}}, {"key": "c", "value": {"value": "1"}}]});
         let read = |whole| {
-            let rule = Rule::read(ResourceKind::RateLimit, &limit, Stamp { whole, ..stamp() }).unwrap();
-            crate::pb::v1::Rule::decode(rule.bytes.as_slice()).unwrap()
+            let rule = Rule::read(
+                ResourceKind::RateLimit,
+                &limit,
+                Stamp { dialect: Dialect { release: Release::Main, whole }, ..stamp() },
+            )
+            .unwrap();
+            v1::Rule::decode(rule.bytes.as_slice()).unwrap()
         };
         let stored = read(false);
         assert_eq!(stored.labels.keys().collect::<Vec<_>>(), ["$header.h", "c"]);

@@ -227,10 +227,23 @@ impl State {
 
     /// A revision or an id that was never used before.
     pub(super) fn revision(&mut self) -> String {
-        self.revisions.count += 1;
-        let mut name = sha1::hex([self.revisions.seed.to_be_bytes(), self.revisions.count.to_be_bytes()]);
+        let count = self.count();
+        let mut name = sha1::hex([self.revisions.seed.to_be_bytes(), count.to_be_bytes()]);
         name.truncate(32);
         name
+    }
+
+    /// An id that was never used before and is greater than all before it.
+    pub(super) fn ascending(&mut self) -> String {
+        let (count, mut name) = (self.count(), self.revision());
+        name.truncate(16);
+        format!("{count:016x}{name}")
+    }
+
+    /// A greater number every time.
+    pub(super) fn count(&mut self) -> u64 {
+        self.revisions.count += 1;
+        self.revisions.count
     }
 
     /// When a write of now is seen.

@@ -57,12 +57,7 @@ struct Sentinel {
 
 impl TaskScope {
     pub(crate) fn new(handle: Handle) -> Self {
-        let scope = Self {
-            handle,
-            token: CancellationToken::new(),
-            tracker: TaskTracker::new(),
-            tasks: Arc::new(Tasks::default()),
-        };
+        let scope = Self::unwatched(handle);
         scope.watch_runtime();
         scope
     }
@@ -74,12 +69,12 @@ impl TaskScope {
 
     /// A scope of its own on the same runtime: cancelling one leaves the other, joining one does not wait for the other.
     pub(crate) fn apart(&self) -> Self {
-        Self {
-            handle: self.handle.clone(),
-            token: CancellationToken::new(),
-            tracker: TaskTracker::new(),
-            tasks: Arc::new(Tasks::default()),
-        }
+        Self::unwatched(self.handle.clone())
+    }
+
+    fn unwatched(handle: Handle) -> Self {
+        let (token, tracker) = (CancellationToken::new(), TaskTracker::new());
+        Self { handle, token, tracker, tasks: Arc::default() }
     }
 
     /// Runs `task` until it returns or the scope is cancelled.

@@ -15,6 +15,7 @@ pub(crate) mod json;
 pub(crate) mod reader;
 pub(crate) mod request;
 pub(crate) mod resource;
+mod route;
 mod rule;
 mod walk;
 

@@ -80,7 +80,10 @@ fn resource(key: &ServiceEventKey, response: DiscoverAnswer) -> Result<(Resource
             let (services, skipped) = instance::services(key, &response.head);
             (Resource::Services(Arc::new(services)), skipped.into_messages())
         }
-        _ => (Resource::Rules(Arc::new(rule::rules(key, response.head)?)), Vec::new()),
+        _ => {
+            let (rules, skipped) = rule::rules(key, response.head)?;
+            (Resource::Rules(Arc::new(rules)), skipped)
+        }
     })
 }
 

@@ -4,14 +4,18 @@
 //! the revision when a server numbers anew. So the text is canonical: rules are ordered by id, and the revision stands
 //! beside the text, not in it. The order of inbound and outbound routes *is* their meaning and stays.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::model::key::{ResourceKind, Revision, ServiceEventKey};
+use crate::model::rule::Compiled;
 use crate::model::snapshot::RuleSet;
 use crate::pb::{schema, v1};
 use crate::wire::instance::{revision, service_message};
 use crate::wire::json::{InvalidJson, to_bytes, to_json};
 use crate::wire::reader::Malformed;
+use crate::wire::route;
 
 /// Where an answer carries the rules of a kind.
 #[derive(Clone, Copy)]
@@ -39,14 +43,34 @@ fn payload(kind: ResourceKind) -> Option<Payload> {
     })
 }
 
-/// The rules that an answer carries; none where its payload is absent.
-pub(super) fn rules(key: &ServiceEventKey, mut response: v1::DiscoverResponse) -> Result<RuleSet, Malformed> {
+/// The rules that an answer carries, none where its payload is absent; and those that are left out, each with its fault.
+pub(super) fn rules(
+    key: &ServiceEventKey,
+    mut response: v1::DiscoverResponse,
+) -> Result<(RuleSet, Vec<String>), Malformed> {
     let revision = rule_revision(key.kind, &response);
+    let (compiled, skipped) = compile(key, &response);
     response.lossless_rule_list.append(&mut response.lossless);
     let mut whole = to_json(&response)?;
     let object = payload(key.kind).and_then(|payload| take(&mut whole, payload)).unwrap_or_default();
     let json = Value::Object(object).to_string().into();
-    Ok(RuleSet { service: key.service.clone(), kind: key.kind, revision, json })
+    Ok((RuleSet { service: key.service.clone(), kind: key.kind, revision, json, compiled }, skipped))
+}
+
+/// The rules in the form that their readers need.
+fn compile(key: &ServiceEventKey, response: &v1::DiscoverResponse) -> (Compiled, Vec<String>) {
+    match key.kind {
+        ResourceKind::Routing => {
+            let none = v1::Routing::default();
+            let (rules, skipped) = route::route_rules(&key.service, response.routing.as_ref().unwrap_or(&none));
+            (Compiled::Route(Arc::new(rules)), skipped)
+        }
+        ResourceKind::NearbyRoute => {
+            let (rules, skipped) = route::nearby_rules(&response.nearby_route_rules);
+            (Compiled::Nearby(Arc::new(rules)), skipped)
+        }
+        _ => (Compiled::Unread, Vec::new()),
+    }
 }
 
 /// The canonical object of a payload; `None` where there is no rule.

@@ -52,7 +52,8 @@ pub(crate) const LAYERS: &[Row] = &[
         "integration",
         &["api", "context", "engine", "registry", "routing", "balance", "limit", "breaker", "model", "error"],
     ),
-    row("testing", &["context", "api", "pb", "wire", "config", "model", "util", "error"]),
+    // Routing and balancing for the authors of plug-ins, who test them without a context.
+    row("testing", &["context", "api", "routing", "balance", "pb", "wire", "config", "model", "util", "error"]),
 ];
 
 /// The root only names things, so it may name all of them.

@@ -5,6 +5,7 @@ mod faults;
 mod health;
 mod lifecycle;
 mod registration;
+mod routing;
 
 use std::io;
 use std::pin::Pin;
