@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use polarismesh::testing::bench::v1;
 use polarismesh::{Heartbeat, SdkContext};
+use polarismesh_benches::harness::{Table, each, interleaved, median, process_cpu, ratio, text, thread_cpu};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use v1::polaris_grpc_client::PolarisGrpcClient;
 
 use crate::children::{self, Child};
-use crate::harness::{Effort, Table, each, interleaved, median, process_cpu, ratio, text, thread_cpu};
+use crate::effort::Effort;
 
 const IN_FLIGHT: u32 = 64;
 const EACH: u32 = 100;

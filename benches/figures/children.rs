@@ -4,8 +4,10 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{ChildStdout, Command, Stdio};
 
 use polarismesh::testing::Server;
+use polarismesh_benches::data;
+pub use polarismesh_benches::runtime::{on_this_thread, runtime};
 
-use crate::{data, idle, memory, plain, start};
+use crate::{idle, memory, plain, start};
 
 /// Marks the command line of a child.
 pub const FLAG: &str = "--child";
@@ -95,14 +97,4 @@ fn serve_control_plane(services: usize, instances: usize) {
         tokio::task::spawn_blocking(until_told).await.expect("the parent says when");
         server.shutdown().await;
     });
-}
-
-/// One worker beside the calling thread, as a small service has it.
-pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
-}
-
-/// Everything on the calling thread, so that its CPU time is all there is.
-pub fn on_this_thread() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use polarismesh::testing::bench::v1::polaris_grpc_client::PolarisGrpcClient;
 use polarismesh::{Pick, SdkContext, ServiceHandle};
+use polarismesh_benches::data;
+use polarismesh_benches::harness::{Table, process_cpu};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::children::{self, Child};
-use crate::data;
-use crate::harness::{Effort, Table, process_cpu};
+use crate::effort::Effort;
 
 const SERVICES: usize = 1_000;
 const GOAL: f64 = 2.0;
@@ -32,7 +33,7 @@ pub fn measure(effort: &Effort, table: &mut Table) {
     table.goal(
         &format!("an idle context with 1,000 services in use, CPU over {:?}", effort.watched),
         format!("{sdk:.2} % of a core"),
-        format!("bare tonic stream with as many questions {bare:.2} %, {:.2} x; polaris-go 5 %", sdk / bare),
+        format!("bare tonic stream that asks for instances alone {bare:.2} %, {:.2} x; polaris-go 5 %", sdk / bare),
         "<= 2 %",
         sdk <= GOAL,
     );
@@ -75,7 +76,7 @@ async fn use_all(handles: &[ServiceHandle], time: Duration) {
     }
 }
 
-/// The same questions over a bare stream, spread as evenly: one every two milliseconds.
+/// The questions about instances over a bare stream, spread as evenly: one every two milliseconds.
 async fn ask_all(address: &str, settled: Duration, watched: Duration) -> Duration {
     let (questions, asked) = tokio::sync::mpsc::channel(SERVICES);
     let client = PolarisGrpcClient::connect(format!("http://{address}")).await.expect("a connection");

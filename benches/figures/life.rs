@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use polarismesh::SdkContext;
+use polarismesh_benches::data;
+use polarismesh_benches::harness::{Table, each, interleaved, median, text, wall};
 use tokio::runtime::Handle;
 
-use crate::harness::{Effort, Table, each, interleaved, median, text, wall};
-use crate::{children, data};
+use crate::children;
+use crate::effort::Effort;
 
 const GOAL: f64 = 5e-3;
 

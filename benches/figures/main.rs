@@ -8,12 +8,10 @@
 //! is that of a thread or a process, so that neighbours on the machine count little. Servers and whatever needs a fresh
 //! process run in children of this program.
 
-mod alloc;
 mod answer;
 mod beats;
 mod children;
-mod data;
-mod harness;
+mod effort;
 mod idle;
 mod life;
 mod memory;
@@ -22,13 +20,18 @@ mod plain;
 mod start;
 mod visible;
 
-use harness::{Effort, Table};
+use polarismesh_benches::alloc;
+use polarismesh_benches::harness::Table;
+
+use crate::effort::Effort;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
+type Figure = fn(&Effort, &mut Table);
+
 /// By the names that the command line knows.
-const FIGURES: [(&str, fn(&Effort, &mut Table)); 8] = [
+const FIGURES: [(&str, Figure); 8] = [
     ("start", start::measure),
     ("pick", pick::measure),
     ("beats", beats::measure),

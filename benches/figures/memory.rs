@@ -4,12 +4,13 @@ use std::hint::black_box;
 
 use polarismesh::SdkContext;
 use polarismesh::testing::bench::{Fed, v1};
+use polarismesh_benches::harness::Table;
+use polarismesh_benches::{alloc, data};
 use prost::Message as _;
 use prost::bytes::Bytes;
 
 use crate::children::{self, Child};
-use crate::harness::{Effort, Table};
-use crate::{alloc, data};
+use crate::effort::Effort;
 
 const INSTANCES: usize = 100_000;
 const GOAL: f64 = 320.0;
@@ -62,6 +63,7 @@ pub fn child(how: &str, what: &str) {
             "fed" => {
                 let fed = Fed::new().expect("a context");
                 let handle = fed.context().consumer().service(data::key());
+                fed.no_rules(&data::key());
                 fed.answer(&data::key(), data::answer(1, 2)).expect("an answer");
                 handle.ready().await.expect("it is loaded");
                 let before = Memory::now();

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use polarismesh::SdkContext;
 use polarismesh::testing::bench::v1::polaris_grpc_client::PolarisGrpcClient;
+use polarismesh_benches::data;
+use polarismesh_benches::harness::{Table, interleaved, median, ratio, text};
 
 use crate::children::{self, Child};
-use crate::data;
-use crate::harness::{Effort, Table, interleaved, median, ratio, text};
+use crate::effort::Effort;
 
 const GOAL: f64 = 10e-3;
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use polarismesh::{ConsumerApi, Deregister, ProviderApi, Register, SdkContext};
+use polarismesh_benches::harness::{Table, median, text};
 use tokio::time::{Instant, sleep};
 
 use crate::children;
-use crate::harness::{Effort, Table, median, text};
+use crate::effort::Effort;
 
 /// A key is polled more often for half a minute after it changed.
 const QUIET: Duration = Duration::from_secs(35);

@@ -5,34 +5,6 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// How much is measured.
-pub struct Effort {
-    pub rounds: usize,
-    /// The longest list that is picked from.
-    pub most_instances: usize,
-    /// How long an idle client is watched, and how long it is left alone before.
-    pub watched: Duration,
-    pub settled: Duration,
-    pub life_rounds: usize,
-}
-
-impl Effort {
-    pub const FULL: Self = Self {
-        rounds: 20,
-        most_instances: 100_000,
-        watched: Duration::from_secs(20),
-        settled: Duration::from_secs(40),
-        life_rounds: 1_000,
-    };
-    pub const QUICK: Self = Self {
-        rounds: 5,
-        most_instances: 10_000,
-        watched: Duration::from_secs(5),
-        settled: Duration::from_secs(3),
-        life_rounds: 100,
-    };
-}
-
 /// CPU time of the calling thread so far.
 pub fn thread_cpu() -> Duration {
     cpu(ClockId::ThreadCPUTime)
@@ -71,7 +43,12 @@ pub fn interleaved<const CASES: usize>(
     rounds: usize,
     mut cases: [&mut dyn FnMut() -> f64; CASES],
 ) -> [Vec<f64>; CASES] {
-    let mut samples = [const { Vec::new() }; CASES];
+    sampled(rounds, &mut cases).try_into().expect("as many lists of samples as cases")
+}
+
+/// [`interleaved`] for as many cases as there are.
+pub fn sampled(rounds: usize, cases: &mut [impl FnMut() -> f64]) -> Vec<Vec<f64>> {
+    let mut samples = vec![Vec::with_capacity(rounds); cases.len()];
     for round in 0..=rounds {
         for (case, samples) in cases.iter_mut().zip(&mut samples) {
             let sample = case();
@@ -84,9 +61,14 @@ pub fn interleaved<const CASES: usize>(
 }
 
 pub fn median(samples: &[f64]) -> f64 {
+    quantile(samples, 2)
+}
+
+/// So many quarters of the samples are below it.
+pub fn quantile(samples: &[f64], quarters: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+    sorted[(sorted.len() * quarters / 4).min(sorted.len() - 1)]
 }
 
 /// The median of the ratios within each round.

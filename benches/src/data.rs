@@ -13,16 +13,22 @@ pub fn key() -> ServiceKey {
     ServiceKey::new("default", "bench")
 }
 
-struct Parts {
-    host: String,
-    weight: u32,
-    location: (String, String, String),
-    metadata: Vec<(&'static str, String)>,
+/// The parts of an instance.
+pub struct Parts {
+    pub id: String,
+    pub host: String,
+    pub weight: u32,
+    pub location: (String, String, String),
+    pub metadata: Vec<(&'static str, String)>,
 }
 
-fn parts(n: usize) -> Parts {
+/// Of instance `n`, whatever it is asked by: 3 zones of 3 campuses each, weights from 50 to 200, 5 labels.
+pub fn parts(n: usize) -> Parts {
     let (zone, campus) = (n % 3, n % 9);
+    // Ids are digests, so a list is in no order of them.
+    let scattered = (n as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     Parts {
+        id: format!("{scattered:016x}{n:024x}"),
         host: format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255),
         weight: 50 + u32::try_from(n * 7919 % 151).unwrap(),
         location: ("east".into(), format!("east-{zone}"), format!("east-{zone}-{campus}")),
@@ -55,11 +61,10 @@ pub fn answer(count: usize, generation: u32) -> Bytes {
 }
 
 fn message(n: usize, generation: u32) -> v1::Instance {
-    let Parts { host, weight, location: (region, zone, campus), metadata } = parts(n);
-    // Ids are digests, so a list is in no order of them.
-    let scattered = (n as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let Parts { id, host, weight, location: (region, zone, campus), metadata } = parts(n);
     v1::Instance {
-        id: Some(format!("{scattered:016x}{:024x}", n)),
+        revision: Some(id[..32].to_owned()),
+        id: Some(id),
         service: Some("bench".into()),
         namespace: Some("default".into()),
         host: Some(host),
@@ -72,7 +77,6 @@ fn message(n: usize, generation: u32) -> v1::Instance {
         isolate: Some(false),
         location: Some(v1::Location { region: Some(region), zone: Some(zone), campus: Some(campus) }),
         metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-        revision: Some(format!("{scattered:032x}")),
         ..v1::Instance::default()
     }
 }
@@ -80,7 +84,7 @@ fn message(n: usize, generation: u32) -> v1::Instance {
 /// Instances for the embedded control plane.
 pub fn instances(count: usize) -> impl Iterator<Item = TestInstance> {
     (0..count).map(|n| {
-        let Parts { host, weight, location: (region, zone, campus), metadata } = parts(n);
+        let Parts { host, weight, location: (region, zone, campus), metadata, .. } = parts(n);
         let instance = instance(host, 8080).weight(weight).protocol("grpc").version(format!("1.4.{}", n % 2));
         let instance = instance.location(&Location::new(region, zone, campus));
         metadata.into_iter().fold(instance, |instance, (key, value)| instance.metadata(key, value))
