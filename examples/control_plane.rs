@@ -1,4 +1,4 @@
-//! A control plane for development: registration, discovery, rules and health checks on one port, in memory.
+//! A control plane for development: registration, discovery, rules, health checks and a limiter on one port, in memory.
 //!
 //! ```text
 //! cargo run --example control_plane -- --listen 127.0.0.1:8091 [--data FILE] [--newer-kinds]
@@ -23,6 +23,8 @@
 //!               arguments: [{type: HEADER, key: user, value: {type: IN, value: 'ann,bob'}}]
 //!           destinations:
 //!             - {namespace: default, service: payments, weight: 100, labels: {env: {value: canary}}}
+//! ratelimits:
+//!   - {name: l, namespace: default, service: payments, type: GLOBAL, amounts: [{maxAmount: 100, validDuration: 1s}]}
 //! nearbyroutings:
 //!   - name: nearby
 //!     enable: true
@@ -65,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).init();
     let options = options(std::env::args().skip(1))?;
     let server = Server::listen(&options.listen).await?;
-    server.newer_kinds(options.newer_kinds).keep_calls(KEPT_CALLS);
+    server.newer_kinds(options.newer_kinds).host_limiter().keep_calls(KEPT_CALLS);
     if let Some(file) = options.data {
         server.follow(file)?;
     }

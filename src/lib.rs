@@ -13,6 +13,7 @@
 //! | balance: by weight, load or key | [`Pick::balancer`], [`Pick::hash_key`], [the policies](#policies-of-balancing) |
 //! | explain where a request goes | [`RouterApi::explain`] |
 //! | route and balance a list of your own | [`RouterApi::route`], [`RouterApi::balance`] |
+//! | limit the calls that are served | [`LimitApi`], [`LimitHandle`], [what rules mean](#limiting) |
 //! | plug in a router, a policy, weights | [`ServiceRouter`], [`LoadBalancer`], [`WeightAdjuster`] |
 //! | tell how a call went, retry elsewhere | [`ServiceHandle::start_call`], [`ServiceHandle::call`], [`Outcome`] |
 //! | follow a service | [`ConsumerApi::watch_instances`], [`ServiceInstances::diff`] |
@@ -22,8 +23,8 @@
 //!
 //! # What it does not do, yet
 //!
-//! Rate limiting, circuit breaking and the configuration centre; of routing, lanes and sets. Configuration keys of theirs
-//! are accepted and have no effect.
+//! Circuit breaking and the configuration centre; of routing, lanes and sets. Configuration keys of theirs are accepted and
+//! have no effect.
 //!
 //! # How it behaves
 //!
@@ -40,6 +41,8 @@
 //!
 #![doc = include_str!("../docs/routing.md")]
 //!
+#![doc = include_str!("../docs/limiting.md")]
+//!
 #![doc = include_str!("../docs/programs.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -55,6 +58,8 @@ pub mod config;
 mod context;
 mod engine;
 mod error;
+mod integration;
+mod limit;
 mod model;
 mod pb;
 mod plugin;
@@ -68,6 +73,7 @@ mod wire;
 
 pub use crate::api::consumer::{ConsumerApi, GetInstancesFuture, GetOneInstanceFuture};
 pub use crate::api::handle::ServiceHandle;
+pub use crate::api::limit::{LimitApi, LimitHandle};
 pub use crate::api::provider::{ProviderApi, Registration, RegistrationWatch};
 pub use crate::api::router::{RouteInstances, RouterApi};
 pub use crate::api::watch::{InstanceWatch, ServicesWatch};
@@ -75,8 +81,16 @@ pub use crate::balance::{Criteria, LoadBalancer, Selector, WeightAdjuster};
 pub use crate::context::{ContextState, SdkContext, SdkContextBuilder, ShutdownError, StateWatch, Trouble};
 pub use crate::engine::call::{Attempts, Call, CallError};
 pub use crate::engine::future::ConsumerFuture;
+pub use crate::engine::quota::active::RuleUsage;
+pub use crate::engine::quota::future::GetQuotaFuture;
+pub use crate::engine::quota::outcome::{Decision, Limited, Permit, QuotaError, Ticket};
 pub use crate::engine::record::RegistrationState;
 pub use crate::error::{Error, ErrorKind, Result, ServerCode};
+pub use crate::integration::tower::body::RateLimitBody;
+pub use crate::integration::tower::future::RateLimitFuture;
+pub use crate::integration::tower::labels::ExtractLabels;
+pub use crate::integration::tower::layer::RateLimitLayer;
+pub use crate::integration::tower::service::RateLimit;
 pub use crate::model::call::{Classify, Outcome};
 pub use crate::model::health::Load;
 pub use crate::model::instance::{Instance, InstanceAddr, InstanceId};
@@ -88,6 +102,7 @@ pub use crate::model::metadata::Metadata;
 pub use crate::model::namespace::Namespace;
 pub use crate::model::request::asks::{MetadataFailover, RuleFailover};
 pub use crate::model::request::instance::{GetInstances, GetOneInstance, Pick};
+pub use crate::model::request::quota::{GetQuota, Quota};
 pub use crate::model::request::registration::{Deregister, Heartbeat, Register};
 pub use crate::model::request::tried::Tried;
 pub use crate::model::rule_kind::RuleKind;

@@ -142,6 +142,42 @@ async fn picks_that_are_routed() {
     }
 }
 
+/// Requests through the layer that limits them, by a rule that none of them breaks.
+async fn requests_that_are_limited() {
+    struct Done;
+
+    impl http_body::Body for Done {
+        type Data = bytes::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+            Poll::Ready(None)
+        }
+    }
+
+    let server = Server::in_memory();
+    let argument = json!({"type": "METHOD", "key": "", "value": {"type": "EXACT", "value": "GET"}});
+    let rule = json!({"name": "many", "namespace": A.0, "service": A.1, "type": "LOCAL", "resource": "CONCURRENCY",
+        "method": {"type": "EXACT", "value": "/"}, "arguments": [argument], "amounts": [{"maxAmount": 9, "validDuration": "1s"}]});
+    server.rule(RuleKind::RateLimit, rule).unwrap();
+    let context = server.context().unwrap();
+    let handle = context.limiter().service(A);
+    handle.ready().await.unwrap();
+    let inner = tower::service_fn(|_: http::Request<()>| {
+        std::future::ready(Ok::<_, std::convert::Infallible>(http::Response::new(Done)))
+    });
+    let mut service = tower::Layer::layer(&handle.layer(), inner);
+    let mut serve = || at_once(tower::Service::call(&mut service, http::Request::new(()))).unwrap();
+    assert_eq!(allocations(&mut serve), 0, "through the layer");
+    let ten: Vec<_> = (0..10).map(|_| serve().status().as_u16()).collect();
+    assert_eq!(ten, [200; 10], "answers that are dropped do not count");
+    let held: Vec<_> = (0..10).map(|_| serve()).collect();
+    assert_eq!(held[9].status().as_u16(), 429, "the rule applies");
+}
+
 #[tokio::test(start_paused = true)]
 async fn warm_picks_allocate_nothing_and_every_warm_call_is_ready_at_the_first_poll() {
     let (_server, context) = serving(1000);
@@ -176,6 +212,7 @@ async fn warm_picks_allocate_nothing_and_every_warm_call_is_ready_at_the_first_p
     assert_eq!(allocations(|| cold.pick(any).unwrap_err()), 0, "not ready");
 
     picks_that_are_routed().await;
+    requests_that_are_limited().await;
 
     at_once(consumer.get_instances(A)).unwrap();
     at_once(consumer.get_healthy_instances(A)).unwrap();

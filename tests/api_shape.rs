@@ -5,8 +5,9 @@ use std::future::Future;
 
 use polarismesh::{
     Call, ConsumerApi, ContextState, Error, GetOneInstance, GetOneInstanceFuture, Instance, InstanceId, InstanceWatch,
-    ProviderApi, Register, Registration, RegistrationWatch, SdkContext, SdkContextBuilder, ServiceHandle,
-    ServiceInstances, ServiceKey, ServicesWatch, ShutdownError, StateWatch, Update,
+    ProviderApi, RateLimit, RateLimitBody, RateLimitFuture, RateLimitLayer, Register, Registration, RegistrationWatch,
+    SdkContext, SdkContextBuilder, ServiceHandle, ServiceInstances, ServiceKey, ServicesWatch, ShutdownError,
+    StateWatch, Update,
 };
 use tokio_stream::Stream;
 
@@ -16,6 +17,10 @@ fn stream<T: Stream + Debug + Send + Unpin + 'static>() {}
 fn error<T: std::error::Error + Clone + Send + Sync + 'static>() {}
 fn sendable<F: Future + Send + 'static>(_: &F) {}
 fn sendable_borrowing<F: Future + Send>(_: &F) {}
+
+type Answer = Result<http::Response<String>, std::io::Error>;
+/// A service of which nothing is known but what the layer needs.
+type Inner = tower::util::ServiceFn<fn(http::Request<String>) -> std::future::Ready<Answer>>;
 
 #[test]
 fn handles_are_cheap_to_share() {
@@ -31,6 +36,10 @@ fn handles_are_cheap_to_share() {
     handle::<Register>();
     handle::<GetOneInstance<'static>>();
     handle::<Update<ServiceInstances>>();
+    handle::<RateLimitLayer>();
+    handle::<RateLimit<Inner>>();
+    movable::<RateLimitFuture<Inner, String>>();
+    movable::<RateLimitBody<String>>();
     movable::<Call>();
     movable::<SdkContextBuilder>();
     error::<Error>();

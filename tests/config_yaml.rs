@@ -460,7 +460,7 @@ fn setting_what_is_wrong_changes_nothing_and_names_the_path() {
 #[test]
 fn setting_a_key_of_a_part_that_is_not_built_is_told() {
     let mut config = Config::default();
-    let (result, warnings) = with_warnings(|| config.set("provider.rateLimit.enable", "false"));
-    assert!(result.is_ok() && warnings.contains("provider.rateLimit.enable"), "{warnings}");
+    let (result, warnings) = with_warnings(|| config.set("consumer.circuitBreaker.enable", "false"));
+    assert!(result.is_ok() && warnings.contains("consumer.circuitBreaker.enable"), "{warnings}");
     assert_eq!(config, Config::default());
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod consumer;
 pub(crate) mod handle;
+pub(crate) mod limit;
 pub(crate) mod provider;
 pub(crate) mod router;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub(crate) mod watch;
 use std::sync::Arc;
 
 use crate::api::consumer::ConsumerApi;
+use crate::api::limit::LimitApi;
 use crate::api::provider::ProviderApi;
 use crate::api::router::RouterApi;
 use crate::context::SdkContext;
@@ -32,6 +34,14 @@ impl SdkContext {
         let inner = self.inner();
         inner.start();
         RouterApi::new(inner.engine().clone(), Arc::clone(inner) as _)
+    }
+
+    /// Decides which of the calls to a service of this process may be made.
+    #[must_use]
+    pub fn limiter(&self) -> LimitApi {
+        let inner = self.inner();
+        inner.start();
+        LimitApi::new(inner.quotas().clone(), Arc::clone(inner) as _)
     }
 
     /// Registers instances of this program.

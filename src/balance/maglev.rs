@@ -64,6 +64,12 @@ impl Maglev {
     }
 }
 
+impl Default for Maglev {
+    fn default() -> Self {
+        Self { size: DEFAULT_SIZE }
+    }
+}
+
 impl LoadBalancer for Maglev {
     fn prepare(&self, subset: &Subset) -> Result<Box<dyn Selector>> {
         Ok(Box::new(fill(subset, self.size)))

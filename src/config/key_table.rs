@@ -24,13 +24,13 @@ use Class::{Alias, Later, Never, Option, Used};
 pub(super) struct Row(pub(super) &'static str, pub(super) Class, pub(super) &'static str);
 
 const BREAKER: Class = Later("circuit breaking is not built yet");
-const LIMIT: Class = Later("rate limiting is not built yet");
 const CENTER: Class = Later("the config center is not built yet");
 const ROUTING: Class = Later("this router is not built yet");
 const NO_PERIOD: Class = Never("the average follows the last answers, without a period to begin anew");
 const LOSSLESS: Class = Later("graceful start-up by rules is not built yet");
 const REPORTING: Class = Later("statistics are not built yet");
 const ONE_CONNECTOR: Class = Never("there is one connector");
+const OWN_REPORTS: Class = Never("use is reported as often as the quota needs it");
 const NO_LISTENER: Class = Never("no port is opened: the application serves what it wants to show");
 
 /// Every key of polaris-go and polaris-java, and ours.
@@ -145,10 +145,13 @@ pub(super) const KEYS: &[Row] = &[
     Row("provider.lossless", LOSSLESS, "enable type strategy delayRegisterInterval healthCheckInterval plugin.**"),
     Row("provider.lossless", LOSSLESS, "healthCheckProtocol healthCheckPath healthCheckMethod"),
     Row("provider.auth", Later("block and allow lists are not built yet"), "enable chain plugin.**"),
-    Row("provider.rateLimit", LIMIT, "enable maxWindowSize maxWindowCount fallbackOnExceedWindowCount purgeInterval"),
-    Row("provider.rateLimit", LIMIT, "remoteSyncTimeoutMilli remoteTaskIntervalMilli rangeDelayMilli maxQueuingTime"),
-    Row("provider.rateLimit", LIMIT, "limiterNamespace limiterService limiterAddresses limiterOverrideHost"),
-    Row("provider.rateLimit", LIMIT, "reportMetrics plugin.**"),
+    Row("provider.rateLimit", Used, "enable onUnknown maxQueuingTime maxWindowCount fallbackOnExceedWindowCount"),
+    Row("provider.rateLimit", Used, "purgeInterval limiterNamespace limiterService limiterAddresses"),
+    Row("provider.rateLimit", Alias, "maxWindowSize plugin.unirate.maxQueuingTime"),
+    Row("provider.rateLimit", OWN_REPORTS, "remoteSyncTimeoutMilli remoteTaskIntervalMilli rangeDelayMilli"),
+    Row("provider.rateLimit", Never("limiters are reached where they registered"), "limiterOverrideHost"),
+    Row("provider.rateLimit", REPORTING, "reportMetrics"),
+    Row("provider.rateLimit", Never("the ways to limit are those of the rules"), "plugin.**"),
     // --- config: polaris-go says configConnector and localCache, polaris-java says serverConnector
     Row("config", CENTER, "enable propertiesValueCacheSize propertiesValueExpireTime"),
     Row("config.configConnector", CENTER, CONNECTOR),

@@ -32,6 +32,7 @@ mod keys;
 mod loader;
 pub(crate) mod plugin;
 mod provider;
+mod rate_limit;
 mod scalar;
 mod secret;
 mod tree;
@@ -46,6 +47,7 @@ pub use self::global::{Api, Cluster, ConnectorPlugin, Global, Grpc, Location, Pr
 pub(crate) use self::loader::variable;
 pub use self::plugin::{PluginOptions, PluginSection};
 pub use self::provider::{CallerService, Heartbeat, Provider};
+pub use self::rate_limit::{OnExceed, OnUnknown, RateLimit};
 pub use self::secret::Secret;
 pub(crate) use self::validate::Surroundings;
 
@@ -63,6 +65,6 @@ pub struct Config {
     pub global: Global,
     /// What is kept of other services, and how one instance of them is picked.
     pub consumer: Consumer,
-    /// How the instances of this process are kept registered.
+    /// How the instances of this process are kept registered, and the calls that it serves limited.
     pub provider: Provider,
 }

@@ -1,9 +1,10 @@
-//! Section `provider`: how the instances of this process are kept registered.
+//! Section `provider`: how the instances of this process are kept registered, and the calls that it serves limited.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::rate_limit::RateLimit;
 use super::{duration, scalar};
 use crate::model::key::ServiceKey;
 
@@ -20,6 +21,8 @@ pub struct Provider {
     pub heartbeat: Heartbeat,
     /// The service that this process is, as routing rules know callers.
     pub service: CallerService,
+    /// How the calls that this process serves are limited.
+    pub rate_limit: RateLimit,
 }
 
 /// Section `provider.service`: who calls, where a request does not say so.
@@ -55,7 +58,12 @@ impl CallerService {
 
 impl Default for Provider {
     fn default() -> Self {
-        Self { drain: Duration::from_secs(5), heartbeat: Heartbeat::default(), service: CallerService::default() }
+        Self {
+            drain: Duration::from_secs(5),
+            heartbeat: Heartbeat::default(),
+            service: CallerService::default(),
+            rate_limit: RateLimit::default(),
+        }
     }
 }
 

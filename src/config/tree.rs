@@ -158,6 +158,12 @@ pub(super) fn canonicalise(tree: &mut Value, problems: &mut Problems) -> Vec<Pro
     if let Some(yes) = take(tree, &["consumer", "serviceRouter", "plugin", "recoverRouter", "allRecoverEnable"]) {
         fill(tree, "consumer.serviceRouter.enableRecoverAll", yes);
     }
+    if let Some(time) = take(tree, &["provider", "rateLimit", "plugin", "unirate", "maxQueuingTime"]) {
+        fill(tree, "provider.rateLimit.maxQueuingTime", time);
+    }
+    if let Some(count) = take(tree, &["provider", "rateLimit", "maxWindowSize"]) {
+        fill(tree, "provider.rateLimit.maxWindowCount", count);
+    }
     notices
 }
 

@@ -7,7 +7,7 @@ use super::address::ServerAddress;
 use super::global::{Cluster, ServerConnector};
 use super::plugin::{self, PluginKind};
 use super::secret::MASK;
-use super::{Config, Consumer, duration};
+use super::{Config, Consumer, RateLimit, duration};
 use crate::error::{Error, ErrorKind};
 
 /// One problem and where it stands.
@@ -69,6 +69,7 @@ impl Config {
         if self.provider.drain > 600 * SECOND {
             problems.push("provider.drain", "must be at most 10m");
         }
+        rate_limit(&self.provider.rate_limit, &mut problems);
         problems
     }
 }
@@ -127,6 +128,22 @@ fn cache(consumer: &Consumer, problems: &mut Problems) {
     }
     if !(0.0..1.0).contains(&consumer.service_router.percent_of_min_instances) {
         problems.push("consumer.serviceRouter.percentOfMinInstances", "must be at least 0 and less than 1");
+    }
+}
+
+fn rate_limit(config: &RateLimit, problems: &mut Problems) {
+    let at = |key: &str| format!("provider.rateLimit.{key}");
+    if config.max_queuing_time > 3600 * SECOND {
+        problems.push(&at("maxQueuingTime"), "must be at most 1h");
+    }
+    if config.max_window_count == 0 {
+        problems.push(&at("maxWindowCount"), "must be at least 1");
+    }
+    problems.at_least(&at("purgeInterval"), config.purge_interval, SECOND);
+    for (key, name) in [("limiterNamespace", &config.limiter_namespace), ("limiterService", &config.limiter_service)] {
+        if name.is_empty() {
+            problems.push(&at(key), "must not be empty");
+        }
     }
 }
 
@@ -270,6 +287,9 @@ mod tests {
             ("consumer.serviceRouter.percentOfMinInstances", "0", "-0.01"),
             ("consumer.serviceRouter.percentOfMinInstances", "0", "NaN"),
             ("provider.drain", "10m", "601s"),
+            ("provider.rateLimit.maxQueuingTime", "1h", "3601s"),
+            ("provider.rateLimit.maxWindowCount", "1", "0"),
+            ("provider.rateLimit.purgeInterval", "1s", "999ms"),
         ] {
             let mut config = Config::default();
             config.set(path, inside).unwrap();

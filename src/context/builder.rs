@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::config::PluginOptions;
-use crate::config::{Config, Surroundings};
+use crate::config::{self, Config, PluginOptions, Surroundings};
 use crate::context::options::{self, Given};
 use crate::context::{Inner, SdkContext};
 use crate::engine::contact::Contact;
 use crate::engine::location::LocationCell;
+use crate::engine::quota::{QuotaOptions, Quotas};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::build::{InstanceParts, SnapshotBuilder};
@@ -20,6 +20,7 @@ use crate::model::instance::InstanceAddr;
 use crate::model::key::{Revision, ServiceKey};
 use crate::model::location::Location;
 use crate::model::service::ServiceInstances;
+use crate::model::variables::Variables;
 use crate::plugin::Manager;
 use crate::plugin::manager::{MakeBalancer, MakeRouter};
 use crate::plugin::{LoadBalancer, ServiceRouter, WeightAdjuster};
@@ -58,6 +59,7 @@ pub struct SdkContextBuilder {
     routers: Vec<(String, MakeRouter)>,
     balancers: Vec<(String, MakeBalancer)>,
     adjuster: Option<Arc<dyn WeightAdjuster>>,
+    exact_clock: bool,
 }
 
 impl SdkContextBuilder {
@@ -166,6 +168,13 @@ impl SdkContextBuilder {
         self
     }
 
+    /// Reads the clock for each quota: how limits follow the clock of a test.
+    #[cfg(feature = "testing")]
+    pub(crate) fn exact_clock(mut self) -> Self {
+        self.exact_clock = true;
+        self
+    }
+
     /// Builds the context. No network I/O, nothing is started that the first use does not need.
     ///
     /// # Errors
@@ -189,7 +198,8 @@ impl SdkContextBuilder {
             Error::new(ErrorKind::InvalidConfig, what).with_source(error)
         })?;
         let connector = self.connector.unwrap_or_else(|| Arc::new(Tcp));
-        wire(config, engine, runtime, fixed, Given { token: self.token, tls: self.tls, connector })
+        let given = Given { token: self.token, tls: self.tls, connector, exact_clock: self.exact_clock };
+        wire(config, engine, runtime, fixed, given)
     }
 
     fn effective_config(&self) -> Result<Config> {
@@ -256,6 +266,7 @@ fn wire(
     let scope = TaskScope::new(runtime);
     let exit = scope.apart();
     let clock = WallClock::start();
+    let exact_clock = given.exact_clock;
     let transport = Transport::new(options::transport(&config, given), &scope)?;
     let kept = RegistryOptions::new(&config.consumer.local_cache, clock, fixed);
     let (registry, writer) = LocalRegistry::new(kept, scope.clone());
@@ -265,6 +276,9 @@ fn wire(
     let location = &config.global.location;
     let location = LocationCell::new(Location::new(&*location.region, &*location.zone, &*location.campus));
     let engine = Engine::new(registry.clone(), scope.clone(), location.clone(), engine_options);
+    let variables = Variables::new(config.global.system.variables.clone(), config::variable);
+    let quotas =
+        Quotas::new(&engine, transport.clone(), QuotaOptions { exact_clock, ..QuotaOptions::new(&config, variables) });
     let inner = Arc::new(Inner {
         config,
         scope,
@@ -272,6 +286,7 @@ fn wire(
         transport,
         registry,
         engine,
+        quotas,
         location,
         contact: Contact::new(),
         clock,

@@ -30,6 +30,7 @@ use crate::context::liveness::Liveness;
 use crate::engine::Engine;
 use crate::engine::contact::{Contact, Known};
 use crate::engine::location::LocationCell;
+use crate::engine::quota::Quotas;
 use crate::engine::register::Registrar;
 use crate::engine::world::{LeftIsolated, Turns, World};
 use crate::error::{Error, ErrorKind, Result};
@@ -78,6 +79,7 @@ pub(crate) struct Inner {
     transport: Transport,
     registry: LocalRegistry,
     engine: Engine,
+    quotas: Quotas,
     location: LocationCell,
     contact: Contact,
     clock: WallClock,
@@ -223,6 +225,10 @@ impl Inner {
         &self.engine
     }
 
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
     /// The provider side, started by its first use.
     pub(crate) fn registrar(&self) -> Result<&Arc<Registrar>> {
         if self.scope.runtime_is_gone() {
@@ -296,7 +302,8 @@ impl Inner {
         }
         let routing = self.engine.troubles().list().into_iter();
         troubles.extend(routing.map(|(key, error, since)| Trouble {
-            service: Some(key.service),
+            // What concerns no service in particular has none.
+            service: (!key.service.service().is_empty()).then_some(key.service),
             kind: Some(key.kind),
             server: None,
             since: self.clock.system_time(since),

@@ -13,6 +13,7 @@ pub(super) struct Given {
     pub(super) token: Option<TokenSource>,
     pub(super) tls: Option<Tls>,
     pub(super) connector: Arc<dyn Connector>,
+    pub(super) exact_clock: bool,
 }
 
 pub(super) fn transport(config: &Config, given: Given) -> TransportOptions {
@@ -35,6 +36,7 @@ pub(super) fn transport(config: &Config, given: Given) -> TransportOptions {
         idle_timeout: connector.connection_idle_timeout,
         max_message_size: connector.plugin.grpc.max_call_recv_msg_size,
         refresh_interval: config.consumer.local_cache.service_refresh_interval,
+        bind_ip: api.bind_ip,
         token: given.token.unwrap_or_else(|| token_of(connector)),
         tls,
         connector: given.connector,

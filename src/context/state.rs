@@ -122,7 +122,8 @@ impl fmt::Display for Trouble {
         match (&self.service, self.kind) {
             (Some(service), Some(kind)) => write!(f, "{kind} of {service}: {}", self.error),
             (Some(service), None) => write!(f, "registration in {service}: {}", self.error),
-            (None, _) => match &self.server {
+            (None, Some(kind)) => write!(f, "{kind}: {}", self.error),
+            (None, None) => match &self.server {
                 Some(server) => write!(f, "server {server}: {}", self.error),
                 None => write!(f, "{}", self.error),
             },

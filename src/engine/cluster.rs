@@ -30,11 +30,18 @@ pub(crate) async fn follow(registry: LocalRegistry, transport: Transport, cluste
 
 /// The instances that serve clients: healthy, in service, speaking gRPC. A server registers its other ports as well.
 fn usable(instances: &ServiceInstances) -> Vec<ServerAddr> {
-    let speaks_grpc = |i: &&Instance| {
-        let protocol = if i.protocol().is_empty() { i.metadata().get("protocol") } else { Some(i.protocol()) };
-        protocol == Some("grpc") && i.port() != 0
-    };
-    instances.healthy().filter(speaks_grpc).map(|i| ServerAddr::new(i.host(), i.port(), false)).collect()
+    instances
+        .healthy()
+        .filter(|instance| speaks_grpc(instance))
+        .map(|i| ServerAddr::new(i.host(), i.port(), false))
+        .collect()
+}
+
+/// Whether an instance of a system service is the port that clients speak to.
+pub(super) fn speaks_grpc(instance: &Instance) -> bool {
+    let named = instance.protocol();
+    let protocol = if named.is_empty() { instance.metadata().get("protocol") } else { Some(named) };
+    protocol == Some("grpc") && instance.port() != 0
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub(crate) mod inputs;
 pub(crate) mod keep;
 pub(crate) mod leaf;
 pub(crate) mod location;
+pub(crate) mod quota;
 pub(crate) mod record;
 pub(crate) mod register;
 pub(crate) mod remove;
@@ -55,9 +56,10 @@ use crate::engine::services::Services;
 use crate::engine::trouble::Troubles;
 use crate::error::Result;
 use crate::model::key::ServiceKey;
+use crate::model::variables::Variables;
 use crate::plugin::{Manager, Roster};
 use crate::registry::LocalRegistry;
-use crate::routing::{Chain, Variables};
+use crate::routing::Chain;
 use crate::util::task::TaskScope;
 
 /// What picks need: the services in use, and how their views are made. A handle: clones share everything.
@@ -100,7 +102,7 @@ pub(crate) struct Shared {
     gate: Arc<Gate>,
     policy: Arc<Policy>,
     services: Services,
-    troubles: Troubles,
+    troubles: Arc<Troubles>,
     location: LocationCell,
     api_timeout: Duration,
 }
@@ -141,7 +143,7 @@ impl Engine {
             scope,
             policy: Arc::new(options.policy),
             services: Services::default(),
-            troubles: Troubles::default(),
+            troubles: Arc::default(),
             location,
             api_timeout: options.api_timeout,
         }))
@@ -153,8 +155,16 @@ impl Engine {
     }
 
     /// What is wrong with routing.
-    pub(crate) fn troubles(&self) -> &Troubles {
+    pub(crate) fn troubles(&self) -> &Arc<Troubles> {
         &self.0.troubles
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.0.gate
+    }
+
+    pub(crate) fn scope(&self) -> &TaskScope {
+        &self.0.scope
     }
 
     pub(crate) fn registry(&self) -> &LocalRegistry {

@@ -1,4 +1,4 @@
-//! What is wrong with routing, beside what is wrong with its data: told once as it begins, and seen in the state until it
+//! What is wrong with routing and limits, beside what is wrong with their data: told once as it begins, and seen in the state until it
 //! ends.
 
 use std::collections::BTreeMap;
@@ -25,11 +25,11 @@ impl Troubles {
             (Some(error), Some((known, _))) if known.to_string() == error.to_string() => return,
             (Some(error), known) => {
                 let since = known.map_or_else(Instant::now, |(_, since)| *since);
-                tracing::warn!(service = %key.service, kind = %key.kind, %error, "picks do not follow all that they should");
+                tracing::warn!(service = %key.service, kind = %key.kind, %error, "not all is followed that should be");
                 now.insert(key.clone(), (error, since));
             }
             (None, Some(_)) => {
-                tracing::info!(service = %key.service, kind = %key.kind, "picks follow all that they should again");
+                tracing::info!(service = %key.service, kind = %key.kind, "all is followed again that should be");
                 now.remove(key);
             }
             (None, None) => return,

@@ -5,12 +5,15 @@
 
 pub(crate) mod build;
 pub(crate) mod call;
+pub(crate) mod candidates;
 pub(crate) mod health;
 pub(crate) mod instance;
 pub(crate) mod key;
 pub(crate) mod label;
 mod label_http;
 pub(crate) mod label_set;
+pub(crate) mod limiter;
+pub(crate) mod limiter_answer;
 pub(crate) mod location;
 pub(crate) mod matcher;
 pub(crate) mod metadata;
@@ -23,3 +26,4 @@ pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod snapshot;
 pub(crate) mod subset;
+pub(crate) mod variables;

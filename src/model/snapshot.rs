@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::{Error, ServerCode};
 use crate::model::key::{ResourceKind, Revision, ServiceKey};
 use crate::model::rule::Compiled;
+use crate::model::rule::limit::LimitRules;
 use crate::model::rule::nearby::NearbyRules;
 use crate::model::rule::route::RouteRules;
 use crate::model::service::{ServiceInstances, ServiceList};
@@ -162,6 +163,14 @@ impl RuleSet {
     pub(crate) fn nearby(&self) -> Option<&Arc<NearbyRules>> {
         match &self.compiled {
             Compiled::Nearby(rules) => Some(rules),
+            _ => None,
+        }
+    }
+
+    /// The rate-limit rules, if it is a set of such.
+    pub(crate) fn limit(&self) -> Option<&Arc<LimitRules>> {
+        match &self.compiled {
+            Compiled::Limit(rules) => Some(rules),
             _ => None,
         }
     }

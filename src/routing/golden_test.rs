@@ -19,10 +19,11 @@ use crate::model::location::Location;
 use crate::model::request::asks::{MetadataFailover, RuleFailover};
 use crate::model::request::instance::Pick;
 use crate::model::subset::{Base, Subset};
+use crate::model::variables::Variables;
 use crate::routing::explain::explain;
 use crate::routing::{
     Build, ByMetadata, Chain, Isolated, Maker, Matching, Nearby, Recover, RouteRequest, RuleBased, ServiceRouter,
-    Surroundings, Variables,
+    Surroundings,
 };
 use crate::testing::compiled;
 use crate::util::panic::caught;

@@ -34,7 +34,6 @@ pub(crate) mod recover;
 mod reference_test;
 pub(crate) mod router;
 pub(crate) mod rule;
-mod rule_index;
 pub(crate) mod surroundings;
 pub(crate) mod switch;
 
@@ -48,4 +47,4 @@ pub(crate) use plan::{Chosen, Maker, Node};
 pub(crate) use recover::Recover;
 pub(crate) use router::{RouteRequest, ServiceRouter};
 pub(crate) use rule::RuleBased;
-pub(crate) use surroundings::{Surroundings, Variables};
+pub(crate) use surroundings::Surroundings;

@@ -28,10 +28,11 @@ use crate::model::request::asks::{MetadataFailover, RuleFailover};
 use crate::model::request::instance::Pick;
 use crate::model::rule::route::RouteRules;
 use crate::model::subset::{Base, Subset};
+use crate::model::variables::Variables;
 use crate::routing::explain::{ExplainedRoute, Explanation, explain};
 use crate::routing::{
     Build, ByMetadata, Chain, Isolated, Maker, Matching, Nearby, Node, Recover, RouteRequest, RuleBased, ServiceRouter,
-    Surroundings, Variables,
+    Surroundings,
 };
 use crate::testing::compiled;
 use crate::util::murmur3::mix64;
@@ -363,7 +364,7 @@ impl Seen {
         }
         self.count("cases with an index", matching.candidates.len() >= 9);
         self.count("cases without rules", matching.is_empty());
-        self.count("cases with more labels than are kept", matching.slots.len() > 8);
+        self.count("cases with more labels than are kept", matching.slots().len() > 8);
         self.count("cases with whole rules", !world.of_callee.whole.is_empty());
         self.count("cases without a caller", world.caller.is_none());
         self.count("cases of an alias", world.callee.len() > 1);

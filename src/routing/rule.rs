@@ -14,15 +14,17 @@ use std::sync::Arc;
 
 use crate::config::PluginOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::candidates::Values;
 use crate::model::label::{LabelKey, LabelKind};
 use crate::model::matcher::{Condition, Matcher, ValueSource};
 use crate::model::request::asks::RuleFailover;
 use crate::model::subset::Subset;
+use crate::model::variables::Variables;
 use crate::routing::groups::{Groups, Outcome, Share, destinations};
-use crate::routing::matching::{Applicable, Matching, Values};
+use crate::routing::matching::{Applicable, Matching};
 use crate::routing::memo::write_text;
 use crate::routing::router::{RouteRequest, Routed, ServiceRouter};
-use crate::routing::surroundings::{Surroundings, Variables};
+use crate::routing::surroundings::Surroundings;
 use crate::routing::switch::{Alternative, Choice, Resolved, Switch, Ways};
 use crate::util::draw::level;
 
@@ -162,7 +164,7 @@ impl RuleSwitch {
 impl Switch for RuleSwitch {
     #[inline]
     fn choose(&self, request: &RouteRequest<'_>, passed: Option<u32>) -> Result<Choice> {
-        match self.meet(&mut Values::new(request), passed, |_| {}) {
+        match self.meet(&mut Values::new(request.pick.labels), passed, |_| {}) {
             Met::No => Ok(Choice::Branch(0)),
             Met::InVain => self.fail_over(request),
             Met::Rule { outcome: Outcome::Among(shares), .. } => Ok(draw(shares, request.entropy())),
@@ -201,7 +203,7 @@ impl Switch for RuleSwitch {
     }
 
     fn ways(&self, request: &RouteRequest<'_>, passed: Option<u32>) -> Ways {
-        let mut values = Values::new(request);
+        let mut values = Values::new(request.pick.labels);
         let mut why = Vec::new();
         let from = passed.and_then(|number| self.rule(number as usize)).map_or(0, |rule| rule.after);
         let mut empty = Vec::new();

@@ -1,7 +1,5 @@
 //! What a router may look at besides the instances: all of one moment, and the same for all that is made of it later.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use crate::model::health::HealthView;
@@ -9,6 +7,7 @@ use crate::model::key::ServiceKey;
 use crate::model::location::Location;
 use crate::model::rule::nearby::NearbyRule;
 use crate::model::subset::Subset;
+use crate::model::variables::Variables;
 use crate::routing::matching::Matching;
 
 /// What a router may look at besides the instances.
@@ -21,13 +20,6 @@ pub struct Surroundings {
     pub(crate) matching: Arc<Matching>,
     pub(crate) nearby: Option<NearbyRule>,
     pub(crate) variables: Arc<Variables>,
-}
-
-/// Values that rules name: configured ones, else those of the process's environment.
-#[derive(Clone)]
-pub(crate) struct Variables {
-    configured: BTreeMap<String, String>,
-    environment: fn(&str) -> Option<String>,
 }
 
 // === impl Surroundings ===
@@ -49,30 +41,5 @@ impl Surroundings {
     #[must_use]
     pub fn may_serve(&self, subset: &Subset, index: usize) -> bool {
         subset.at(index).is_some_and(|(position, instance)| self.health.may_serve(position, instance))
-    }
-}
-
-// === impl Variables ===
-
-impl Variables {
-    pub(crate) fn new(configured: BTreeMap<String, String>, environment: fn(&str) -> Option<String>) -> Self {
-        Self { configured, environment }
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<String> {
-        self.configured.get(name).cloned().or_else(|| (self.environment)(name))
-    }
-}
-
-impl Default for Variables {
-    fn default() -> Self {
-        Self::new(BTreeMap::new(), |_| None)
-    }
-}
-
-impl fmt::Debug for Variables {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names only: whoever configures a variable need not think of logs.
-        f.debug_tuple("Variables").field(&self.configured.keys()).finish()
     }
 }

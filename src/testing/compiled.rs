@@ -6,6 +6,7 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::model::key::{ResourceKind, ServiceKey};
+use crate::model::rule::limit::LimitRules;
 use crate::model::rule::nearby::NearbyRules;
 use crate::model::rule::route::RouteRules;
 use crate::model::snapshot::{Answer, Resource, RuleSet};
@@ -23,6 +24,13 @@ pub(crate) fn nearby(key: &ServiceKey, list: &Value) -> (Arc<NearbyRules>, Vec<S
     let answer = json!({"type": "NEARBY_ROUTE_RULE", "nearbyRouteRules": list});
     let (rules, skipped) = rules(key, ResourceKind::NearbyRoute, &answer);
     (Arc::clone(rules.nearby().expect("nearby rules")), skipped)
+}
+
+/// The rate-limit rules that a service gets; `list` is of `v1.Rule`s.
+pub(crate) fn limit(key: &ServiceKey, list: &Value) -> (Arc<LimitRules>, Vec<String>) {
+    let answer = json!({"type": "RATE_LIMIT", "rateLimit": {"rules": list}});
+    let (rules, skipped) = rules(key, ResourceKind::RateLimit, &answer);
+    (Arc::clone(rules.limit().expect("rate-limit rules")), skipped)
 }
 
 fn rules(key: &ServiceKey, kind: ResourceKind, answer: &Value) -> (Arc<RuleSet>, Vec<String>) {

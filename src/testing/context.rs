@@ -11,7 +11,7 @@ impl Server {
     pub fn builder(&self) -> SdkContextBuilder {
         let builder =
             SdkContextBuilder::new().address(self.address()).set("provider.drain", "0s").connector(self.connector());
-        if self.is_in_memory() { builder.set("provider.heartbeat.ownThread", "false") } else { builder }
+        if self.is_in_memory() { builder.set("provider.heartbeat.ownThread", "false").exact_clock() } else { builder }
     }
 
     /// A context that talks to this server, on the current runtime.

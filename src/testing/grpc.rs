@@ -17,6 +17,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::limiter::Session;
 use super::node::Node;
 use super::record::{Call, Rpc};
 
@@ -105,6 +106,7 @@ impl Endpoint {
             return Status::unimplemented(format!("unknown service or method {path}")).into_http();
         }
         match rpc {
+            Rpc::LimitInit => grpc.streaming(Session { endpoint: self, path }, request).await,
             Rpc::Discover | Rpc::BatchHeartbeat => grpc.streaming(Stream { endpoint: self, path, rpc }, request).await,
             _ => grpc.unary(Unary { endpoint: self, path, rpc }, request).await,
         }
@@ -207,7 +209,7 @@ impl tower_service::Service<Request<Streaming<Vec<u8>>>> for Stream {
 }
 
 /// Runs `work`; `None` if it panicked, which the node keeps for whoever ends it.
-async fn guarded<T>(node: &Node, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn guarded<T>(node: &Node, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Some),

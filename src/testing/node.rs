@@ -16,12 +16,13 @@ use super::access::Action;
 use super::answer::{self, bare, echo, encode, response, unsupported};
 use super::behaviour::Release;
 use super::grpc::Endpoint;
+use super::limiter::Limiter;
 use super::link::{Flow, Link, Valve};
 use super::record::{Call, Record, Rpc};
 use super::script::{Effect, Script};
 use super::store::Store;
 use crate::model::key::ResourceKind;
-use crate::pb::v1;
+use crate::pb::{metric, v1};
 use crate::util::connect::BoxIo;
 use crate::util::task::TaskScope;
 
@@ -34,6 +35,7 @@ pub(super) struct Node {
     pub(super) store: Arc<Store>,
     pub(super) script: Script,
     pub(super) record: Record,
+    pub(super) limiter: Limiter,
     scope: TaskScope,
     valves: Mutex<BTreeMap<u64, Valve>>,
     connections: AtomicU64,
@@ -50,7 +52,7 @@ pub(super) struct Node {
 }
 
 /// No message begins with a field of wire type 7.
-const GARBAGE: [u8; 8] = [0xff; 8];
+pub(super) const GARBAGE: [u8; 8] = [0xff; 8];
 
 /// Runs what hyper spawns in the node's scope.
 #[derive(Clone)]
@@ -69,10 +71,12 @@ where
 
 impl Node {
     pub(super) fn new(store: Arc<Store>, scope: TaskScope) -> Self {
+        let (number, clock) = store.with(|state, _| (state.next_node(), state.clock));
         Self {
             store,
             script: Script::default(),
             record: Record::new(KEPT_CALLS),
+            limiter: Limiter::new(number, clock),
             scope,
             valves: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -209,7 +213,14 @@ impl Node {
             Rpc::Other => false,
             Rpc::BatchHeartbeat => release >= Release::V1_17,
             Rpc::ReportContract | Rpc::GetContract => release >= Release::V1_18,
-            Rpc::Register | Rpc::Deregister | Rpc::Heartbeat | Rpc::ReportClient | Rpc::Discover => true,
+            Rpc::Register
+            | Rpc::Deregister
+            | Rpc::Heartbeat
+            | Rpc::ReportClient
+            | Rpc::Discover
+            | Rpc::LimitInit
+            | Rpc::LimitAcquire
+            | Rpc::LimitClock => true,
         }
     }
 
@@ -220,7 +231,11 @@ impl Node {
         tokio::time::sleep(verdict.delay).await;
         let shown = || call.instance();
         let response = match verdict.effect {
-            None | Some(Effect::Pad(_) | Effect::CloseMidway) => self.proper(&call).await?,
+            None | Some(Effect::Pad(_) | Effect::CloseMidway | Effect::ForeignKeys) if call.rpc == Rpc::LimitClock => {
+                let answer = metric::TimeAdjustResponse { server_timestamp: self.limiter.now() };
+                return Ok(self.finished(&call, verdict.effect.as_ref(), answer.encode_to_vec()));
+            }
+            None | Some(Effect::Pad(_) | Effect::CloseMidway | Effect::ForeignKeys) => self.proper(&call).await?,
             Some(Effect::Code(code)) => v1::Response { instance: shown(), ..response(code) },
             Some(Effect::BareCode(code)) => response(code),
             Some(Effect::Unsupported) => response(400_004),
@@ -254,7 +269,9 @@ impl Node {
                 let contract = read::<v1::ServiceContract>(body)?;
                 self.store.read(|state, _| state.get_contract(&contract))
             }
-            Rpc::Discover | Rpc::BatchHeartbeat | Rpc::Other => return Err(Status::internal("not a unary call")),
+            Rpc::Discover | Rpc::BatchHeartbeat | Rpc::LimitInit | Rpc::LimitAcquire | Rpc::LimitClock | Rpc::Other => {
+                return Err(Status::internal("not a unary call"));
+            }
         };
         if call.rpc == Rpc::Register {
             tokio::time::sleep(self.store.read(|state, _| state.behaviour.batch_window)).await;
@@ -335,7 +352,7 @@ impl Node {
     }
 
     /// What is done to the bytes of an answer at last.
-    fn finished(&self, call: &Call, effect: Option<&Effect>, mut bytes: Vec<u8>) -> Vec<u8> {
+    pub(super) fn finished(&self, call: &Call, effect: Option<&Effect>, mut bytes: Vec<u8>) -> Vec<u8> {
         /// A tag that no message has.
         const PADDING: u32 = 9_999;
 
@@ -349,7 +366,7 @@ impl Node {
         bytes
     }
 
-    async fn close<T>(&self, call: &Call) -> T {
+    pub(super) async fn close<T>(&self, call: &Call) -> T {
         self.valve(call).into_iter().for_each(|valve| valve.set(Flow::Broken));
         std::future::pending().await
     }

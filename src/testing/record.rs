@@ -34,6 +34,13 @@ pub enum Rpc {
     ReportContract,
     /// A service's interfaces are asked for.
     GetContract,
+    /// A client joins counters of the limiter: `INIT` or `BATCH_INIT`.
+    LimitInit,
+    /// A client reports to the limiter what it used, and asks what is left: `ACQUIRE` or `BATCH_ACQUIRE`. Answered with
+    /// 400214, be it by script, it is the last of its stream.
+    LimitAcquire,
+    /// A client asks for the limiter's clock: `TimeAdjust`.
+    LimitClock,
     /// Anything else; it is answered as unknown.
     Other,
 }
@@ -51,6 +58,8 @@ pub struct Call {
     pub(super) background: bool,
     pub(super) body: Vec<u8>,
     pub(super) code: Option<u32>,
+    /// The service of the counter that is reported, as the limiter knew it when the report came.
+    pub(super) counted: Option<ServiceKey>,
 }
 
 /// All calls, the newest last, and a bell that rings for each.
@@ -81,6 +90,9 @@ impl Rpc {
             "/v1.PolarisHeartbeatGRPC/BatchHeartbeat" => Self::BatchHeartbeat,
             "/v1.PolarisServiceContractGRPC/ReportServiceContract" => Self::ReportContract,
             "/v1.PolarisServiceContractGRPC/GetServiceContract" => Self::GetContract,
+            // Each message of the stream says by its command what it is.
+            "/polaris.metric.v2.RateLimitGRPCV2/Service" => Self::LimitInit,
+            "/polaris.metric.v2.RateLimitGRPCV2/TimeAdjust" => Self::LimitClock,
             _ => Self::Other,
         }
     }
@@ -92,6 +104,8 @@ impl Rpc {
             Self::Discover => "v1.DiscoverRequest",
             Self::BatchHeartbeat => "v1.HeartbeatsRequest",
             Self::ReportContract | Self::GetContract => "v1.ServiceContract",
+            Self::LimitInit | Self::LimitAcquire => "polaris.metric.v2.RateLimitRequest",
+            Self::LimitClock => "polaris.metric.v2.TimeAdjustRequest",
             Self::Other => return None,
         })
     }
@@ -113,6 +127,7 @@ impl Call {
             background: false,
             body,
             code: None,
+            counted: None,
         }
     }
 
@@ -186,7 +201,8 @@ impl Call {
                 let contract = v1::ServiceContract::decode(self.body.as_slice()).ok()?;
                 (Some(contract.namespace), contract.service)
             }
-            Rpc::ReportClient | Rpc::BatchHeartbeat | Rpc::Other => return None,
+            Rpc::LimitInit | Rpc::LimitAcquire => return self.limited_service(),
+            Rpc::ReportClient | Rpc::BatchHeartbeat | Rpc::LimitClock | Rpc::Other => return None,
         };
         Some(ServiceKey::new(namespace.unwrap_or_default(), name))
     }

@@ -22,6 +22,8 @@ use crate::model::key::ResourceKind;
 /// - A rule of kind `Routing` that has `inbounds` or `outbounds` is in the old form: the routes of the one `service` and
 ///   `namespace` that it names, delivered as they are. Public servers since 1.16 keep such rules and deliver them no
 ///   more; this one does whatever its release is.
+/// - A rule of kind `RateLimit` reaches clients also while it is disabled, with its arguments mirrored as labels. Its
+///   report, subset, cluster, concurrency limit and custom response are lost, unless [`Server::newer_kinds`] is on.
 /// - Rules of the kinds that only newer servers have are told when [`Server::newer_kinds`] is on.
 ///
 /// ```

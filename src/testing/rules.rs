@@ -7,6 +7,7 @@ use prost::Message as _;
 use serde_json::{Map, Value, json};
 
 use super::behaviour::Release;
+use super::limit_rule;
 use super::routing::RoutingRule;
 use super::routing_check::{self, Refused, is_old, is_route, old_service};
 use super::sha1;
@@ -81,12 +82,19 @@ impl Rule {
             if !stamp.dialect.whole {
                 keep_what_a_store_keeps(kind, object);
             }
+            if kind == ResourceKind::RateLimit {
+                limit_rule::keep(object, stamp.dialect);
+            }
             write(&stamp, kind, table, object);
         }
         // Servers keep nearby rules for clients only while they are enabled; of other kinds, disabled ones are told.
         let hidden = kind == ResourceKind::NearbyRoute && rule.get("enable") != Some(&json!(true));
         let targets = targets(kind, &rule);
         let bytes = json::to_bytes(table, &rule).map_err(|error| invalid(kind, &error))?;
+        if kind == ResourceKind::RateLimit {
+            let rule = v1::Rule::decode(bytes.as_slice()).map_err(|error| invalid(kind, &error))?;
+            limit_rule::check(&rule).map_err(|why| refused(kind, &why))?;
+        }
         let routing = routing(kind, table, &rule, &bytes, &stamp)?;
         let bytes = routing.as_ref().map_or(bytes, RoutingRule::encoded);
         Ok(Self { bytes, revision: stamp.revision, created: stamp.created, routing, table, hidden, targets })
@@ -220,39 +228,15 @@ fn write(stamp: &Stamp, kind: ResourceKind, table: &Message, rule: &mut Map<Stri
     }
 }
 
-/// Public servers lose some fields of a rule, and write others.
+/// Public servers lose some fields of a rule.
 fn keep_what_a_store_keeps(kind: ResourceKind, rule: &mut Map<String, Value>) {
     let lost: &[&str] = match kind {
-        ResourceKind::RateLimit => &["report", "subset", "cluster", "concurrencyAmount", "custom_response", "labels"],
         ResourceKind::CircuitBreaker => &["block_configs", "priority", "metadata", "metadata_1_5"],
         ResourceKind::FaultDetector => &["priority", "metadata"],
         ResourceKind::Routing => &["extendInfo", "metadata"],
         _ => &[],
     };
     rule.retain(|name, _| !lost.contains(&name.as_str()));
-    if kind == ResourceKind::RateLimit {
-        rule.entry("action").or_insert_with(|| json!("REJECT"));
-        let arguments = rule.get("arguments").and_then(Value::as_array).into_iter().flatten();
-        let labels: Map<_, _> =
-            arguments.map(|argument| (label(argument), argument.get("value").cloned().unwrap_or_default())).collect();
-        if !labels.is_empty() {
-            rule.insert("labels".to_owned(), labels.into());
-        }
-    }
-}
-
-/// Under which label older clients find an argument.
-fn label(argument: &Value) -> String {
-    let text = |name: &str| argument.get(name).and_then(Value::as_str).unwrap_or_default();
-    let key = text("key");
-    match text("type") {
-        "METHOD" => "$method".to_owned(),
-        "HEADER" => format!("$header.{key}"),
-        "QUERY" => format!("$query.{key}"),
-        "CALLER_SERVICE" => format!("$caller_service.{key}"),
-        "CALLER_IP" => "$caller_ip".to_owned(),
-        _ => key.to_owned(),
-    }
 }
 
 /// The services that a rule names where it says for whom it is.
@@ -264,6 +248,8 @@ fn targets(kind: ResourceKind, rule: &Value) -> Vec<(String, String)> {
         ResourceKind::Routing | ResourceKind::CustomRoute | ResourceKind::NearbyRoute => {
             at(rule, &["routing_config"], &mut found);
         }
+        // The cluster of its limiter is no service that it is for.
+        ResourceKind::RateLimit => found.extend(rule.as_object().and_then(named)),
         _ => collect(rule, &mut found),
     }
     found

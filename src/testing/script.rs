@@ -35,6 +35,7 @@ pub(super) enum Effect {
     Empty,
     NewRevision,
     Unsupported,
+    ForeignKeys,
     Garbage,
     Pad(usize),
 }
@@ -237,7 +238,7 @@ impl On<'_> {
         self.answer(400_202)
     }
 
-    /// A full discover answer with a new revision and nothing in it.
+    /// A full discover answer with a new revision and nothing in it; of a limiter, one without counters.
     pub fn empty(self) -> Fault {
         self.set(Some(Effect::Empty))
     }
@@ -250,6 +251,11 @@ impl On<'_> {
     /// The kind is not served: 400004 typed as routing.
     pub fn unsupported(self) -> Fault {
         self.set(Some(Effect::Unsupported))
+    }
+
+    /// The proper answer of a limiter, under keys of counters that it never gave to anybody.
+    pub fn foreign_keys(self) -> Fault {
+        self.set(Some(Effect::ForeignKeys))
     }
 
     /// Bytes that are no message.

@@ -179,7 +179,8 @@ impl std::fmt::Debug for Server {
     }
 }
 
-fn split(address: &str) -> (String, u16) {
+/// Where an address is reached.
+pub(super) fn split(address: &str) -> (String, u16) {
     address.parse::<SocketAddr>().map_or_else(
         |_| (IpAddr::from([127, 0, 0, 1]).to_string(), 0),
         |address| match address.ip() {

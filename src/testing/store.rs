@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) first_told: BTreeMap<ServiceKey, Arc<super::discover::InstanceAnswer>>,
     /// Where the instances are that clients see.
     ids: HashMap<String, InstanceKey>,
+    /// How many nodes there ever were.
+    nodes: u8,
     revisions: Revisions,
 }
 
@@ -163,6 +165,7 @@ impl State {
             answers: BTreeMap::new(),
             first_told: BTreeMap::new(),
             ids: HashMap::new(),
+            nodes: 0,
             revisions: Revisions { seed: rand::random(), count: 0 },
         };
         state.found(Instant::now());
@@ -244,6 +247,12 @@ impl State {
     pub(super) fn count(&mut self) -> u64 {
         self.revisions.count += 1;
         self.revisions.count
+    }
+
+    /// The number of another node, from 1 to 254.
+    pub(super) fn next_node(&mut self) -> u8 {
+        self.nodes = self.nodes % 254 + 1;
+        self.nodes
     }
 
     /// When a write of now is seen.

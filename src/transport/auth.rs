@@ -28,6 +28,8 @@ pub(crate) enum Operation {
     Heartbeat,
     Discover,
     ReportClient,
+    /// All that goes to a limiter.
+    Limiter,
 }
 
 /// Gives every request its metadata. Shared by a context and its twins.
@@ -89,6 +91,7 @@ impl Operation {
             Self::Heartbeat => '3',
             Self::Discover => '4',
             Self::ReportClient => '5',
+            Self::Limiter => '6',
         }
     }
 
@@ -99,6 +102,7 @@ impl Operation {
             Self::Heartbeat => "heartbeat",
             Self::Discover => "discover",
             Self::ReportClient => "report client",
+            Self::Limiter => "limiter",
         }
     }
 
@@ -129,13 +133,18 @@ impl Auth {
         if let Some(token) = token {
             metadata.insert("x-polaris-token", token);
         }
+        Ok(Stamp { id: self.number(metadata, operation), generation })
+    }
+
+    /// Writes the request id only. Who it goes to is not to see the token.
+    pub(crate) fn number(&self, metadata: &mut MetadataMap, operation: Operation) -> Arc<str> {
         let id = format!("{}{}", operation.digit(), self.next_id.fetch_add(1, Ordering::Relaxed));
         if let Ok(mut value) = MetadataValue::try_from(id.as_str()) {
             // No other request carries it: in HTTP/2's compression tables it would only push out what comes again.
             value.set_sensitive(true);
             metadata.insert("request-id", value);
         }
-        Ok(Stamp { id: id.into(), generation })
+        id.into()
     }
 
     /// Whether the source may have another token, or any at all, a moment later.
@@ -338,6 +347,15 @@ mod tests {
         assert!(second.get("request-id").unwrap().to_str().unwrap().starts_with('4'));
         assert_ne!(first.get("request-id"), second.get("request-id"));
         assert!(!format!("{auth:?} {first:?}").contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_only_numbered_has_no_token() {
+        let auth = auth(TokenSource::fixed("s3cret"));
+        let mut metadata = MetadataMap::new();
+        let id = auth.number(&mut metadata, Operation::Limiter);
+        assert!(metadata.get("x-polaris-token").is_none() && id.starts_with('6'));
+        assert_eq!(metadata.get("request-id").unwrap().to_str().unwrap(), &*id);
     }
 
     #[tokio::test]

@@ -11,6 +11,9 @@ mod clusters;
 mod dial;
 pub(crate) mod discover;
 mod endpoint;
+pub(crate) mod limiter;
+#[cfg(test)]
+mod limiter_test;
 mod naming;
 mod pool;
 mod rpc;
@@ -18,6 +21,8 @@ mod rpc;
 mod rpc_test;
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod scripted_limiter;
 mod tls;
 #[cfg(all(test, any(feature = "tls-ring", feature = "tls-aws-lc")))]
 mod tls_test;
@@ -67,6 +72,8 @@ pub(crate) struct TransportOptions {
     /// How often every resource is polled.
     pub(crate) refresh_interval: Duration,
     pub(crate) token: TokenSource,
+    /// What this host calls itself where an address is asked for; that of the connection where there is none.
+    pub(crate) bind_ip: Option<IpAddr>,
     /// How to speak to the addresses with `tls`; the default where there is none.
     pub(crate) tls: Option<Tls>,
     pub(crate) connector: Arc<dyn Connector>,
@@ -122,20 +129,7 @@ impl Transport {
 
     /// The address of this host that reaches a server. Neither sends anything nor needs the server to be up.
     pub(crate) async fn local_address(&self, within: Duration) -> Result<IpAddr> {
-        let started = Instant::now();
-        let server = self.0.pick(Cluster::Discover)?;
-        let resolve = self.0.options.connector.resolve(server.host.to_string(), server.port);
-        let why = match tokio::time::timeout(within, resolve).await {
-            Ok(Ok(addresses)) => {
-                match addresses.into_iter().map(host::address_towards).find_map(std::result::Result::ok) {
-                    Some(address) => return Ok(address),
-                    None => "this host has no address that reaches the server".to_owned(),
-                }
-            }
-            Ok(Err(error)) => format!("the server's name cannot be resolved: {error}"),
-            Err(_) => "the server's name was not resolved in time".to_owned(),
-        };
-        Err(Error::new(ErrorKind::Network, why).with_address(server.to_string()).with_elapsed(started.elapsed()))
+        self.0.address_towards(&self.0.pick(Cluster::Discover)?, within).await
     }
 
     /// Ends all connections and streams, for good. A twin is closed by itself.
@@ -166,5 +160,22 @@ impl Inner {
         self.clusters.current(cluster, Instant::now()).ok_or_else(|| {
             Error::new(ErrorKind::InvalidConfig, "no server is configured: set global.serverConnector.addresses")
         })
+    }
+
+    /// The address of this host that reaches `server`.
+    async fn address_towards(&self, server: &ServerAddr, within: Duration) -> Result<IpAddr> {
+        let started = Instant::now();
+        let resolve = self.options.connector.resolve(server.host.to_string(), server.port);
+        let why = match tokio::time::timeout(within, resolve).await {
+            Ok(Ok(addresses)) => {
+                match addresses.into_iter().map(host::address_towards).find_map(std::result::Result::ok) {
+                    Some(address) => return Ok(address),
+                    None => "this host has no address that reaches the server".to_owned(),
+                }
+            }
+            Ok(Err(error)) => format!("the server's name cannot be resolved: {error}"),
+            Err(_) => "the server's name was not resolved in time".to_owned(),
+        };
+        Err(Error::new(ErrorKind::Network, why).with_address(server.to_string()).with_elapsed(started.elapsed()))
     }
 }

@@ -24,8 +24,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::model::server::ServerAddr;
+use crate::pb::metric::rate_limit_grpcv2_server::RateLimitGrpcv2Server;
 use crate::pb::v1;
 use crate::pb::v1::polaris_grpc_server::{PolarisGrpc, PolarisGrpcServer};
+use crate::transport::scripted_limiter::Limiter;
 use crate::transport::{TokenSource, Transport, TransportOptions};
 use crate::util::connect::{BoxIo, Connecting, Connector};
 use crate::util::task::TaskScope;
@@ -51,6 +53,7 @@ struct NodeState {
     dials: Mutex<Vec<Instant>>,
     streams: watch::Sender<usize>,
     cut: Mutex<CancellationToken>,
+    limiter: Limiter,
     scope: TaskScope,
 }
 
@@ -134,6 +137,7 @@ impl Net {
             idle_timeout: Duration::from_secs(60),
             max_message_size: 50 << 20,
             refresh_interval: Duration::from_secs(2),
+            bind_ip: None,
             token: TokenSource::default(),
             tls: None,
             connector: Arc::new(self.clone()),
@@ -207,10 +211,12 @@ impl Node {
             dials: Mutex::default(),
             streams: watch::Sender::new(0),
             cut: Mutex::default(),
+            limiter: Limiter::default(),
             scope: scope.clone(),
         }));
         let serving = server
             .add_service(PolarisGrpcServer::new(node.clone()))
+            .add_service(RateLimitGrpcv2Server::new(node.clone()))
             .serve_with_incoming(UnboundedReceiverStream::new(connections));
         scope.spawn("node", async move {
             let _ = serving.await;
@@ -240,6 +246,15 @@ impl Node {
 
     pub(super) fn dials(&self) -> Vec<Instant> {
         self.0.dials.lock().unwrap().clone()
+    }
+
+    /// The node as a limiter.
+    pub(super) fn limiter(&self) -> &Limiter {
+        &self.0.limiter
+    }
+
+    pub(super) fn scope(&self) -> &TaskScope {
+        &self.0.scope
     }
 
     /// Cuts all connections.

@@ -81,6 +81,33 @@ async fn a_server_found_through_discovery_is_spoken_to_over_tls_like_the_configu
     net.ends().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_limiter_is_shown_the_token_over_tls_only() {
+    use super::{TokenSource, scripted::addr};
+
+    let (secret, plain) = (net(), Net::new(&["b"]));
+    for (net, server, shown) in [(&secret, ServerAddr::new("a", 8091, true), Some("s3cret")), (&plain, addr("b"), None)]
+    {
+        net.node(&server.host).limiter().on_clock(|| (Duration::ZERO, Ok(1)));
+        let options = TransportOptions {
+            addresses: vec![ServerAddr::new("a", 8091, true)],
+            tls: Some(trusting(file("ca.pem"))),
+            token: TokenSource::fixed("s3cret"),
+            ..net.options()
+        };
+        let transport = Transport::new(options, &net.scope).unwrap();
+        transport.limiter_time(&server, Duration::from_secs(1)).await.unwrap();
+        let asked = net.node(&server.host).limiter().clock_asked();
+        let tokens: Vec<_> = asked.iter().map(|metadata| metadata.get("x-polaris-token")).collect();
+        assert!(!tokens.is_empty());
+        for token in tokens {
+            assert_eq!(token.map(|token| token.to_str().unwrap()), shown, "{server}");
+        }
+    }
+    secret.ends().await;
+    plain.ends().await;
+}
+
 /// On real time and one thread: were the file read on it, nothing would go on.
 #[cfg(unix)]
 #[tokio::test]

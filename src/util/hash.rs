@@ -11,6 +11,11 @@ const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct NameHash;
 
+/// The same for names that strangers choose, such as labels of calls: nobody can tell which of them collide without
+/// knowing the seed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SeededHash(u64);
+
 /// Hashes short strings fast; the same on every build and machine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NameHasher(u64);
@@ -20,6 +25,20 @@ impl BuildHasher for NameHash {
 
     fn build_hasher(&self) -> NameHasher {
         NameHasher(MULTIPLIER)
+    }
+}
+
+impl SeededHash {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+}
+
+impl BuildHasher for SeededHash {
+    type Hasher = NameHasher;
+
+    fn build_hasher(&self) -> NameHasher {
+        NameHasher(self.0)
     }
 }
 

@@ -7,11 +7,16 @@
 //! protobuf leaves except into `transport` and the test kit.
 
 pub(crate) mod code;
+mod condition;
 pub(crate) mod discovered;
 #[cfg(feature = "testing")]
 pub(crate) mod dump;
 pub(crate) mod instance;
 pub(crate) mod json;
+mod limit;
+pub(crate) mod limiter;
+#[cfg(test)]
+mod limiter_test;
 pub(crate) mod reader;
 pub(crate) mod request;
 pub(crate) mod resource;

@@ -6,7 +6,6 @@
 //! dropped would make it match more than its author meant.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::sync::Arc;
 
 use prost::Message;
@@ -14,22 +13,16 @@ use prost::Message;
 use crate::model::key::ServiceKey;
 use crate::model::label::{LabelKey, LabelKind};
 use crate::model::location::Level;
-use crate::model::matcher::{Condition, MatchKind, ValueSource};
+use crate::model::matcher::Condition;
 use crate::model::rule::nearby::{NearbyRule, NearbyRules};
 use crate::model::rule::route::{NamePattern, RouteDestination, RouteRule, RouteRules, RouteSource, ServicePattern};
 use crate::pb::v1;
-use crate::pb::v1::match_string::{MatchStringType, ValueType};
 use crate::pb::v1::nearby_routing_config::LocationLevel;
 use crate::pb::v1::source_match::Type as ArgumentType;
+use crate::wire::condition::{Checked, Fault, condition, label_condition, numbered};
 
 /// Stands in place of the key of a custom label and says nothing: some consoles write it for "whatever the labels".
 const ANY_KEY: &str = "*";
-
-/// What can be used of the rules, and a message for each rule that cannot.
-type Checked<T> = (T, Vec<String>);
-
-/// Why a rule is left out.
-type Fault = String;
 
 /// The routing rules of `key`.
 pub(super) fn route_rules(key: &ServiceKey, routing: &v1::Routing) -> Checked<RouteRules> {
@@ -285,12 +278,6 @@ fn group_name(at: usize, name: &str) -> String {
     }
 }
 
-fn label_condition(key: LabelKey, value: &v1::MatchString) -> Result<(LabelKey, Condition), Fault> {
-    let is_path = matches!(key.kind, LabelKind::Method | LabelKind::Path);
-    let condition = condition(value, is_path).map_err(|fault| format!("label {key}: {fault}"))?;
-    Ok((key, condition))
-}
-
 fn metadata_conditions(labels: &BTreeMap<String, v1::MatchString>) -> Result<Vec<(Arc<str>, Condition)>, Fault> {
     let labels = labels.iter().filter(|(key, _)| *key != ANY_KEY);
     let condition = |(key, value): (&String, _)| {
@@ -300,36 +287,12 @@ fn metadata_conditions(labels: &BTreeMap<String, v1::MatchString>) -> Result<Vec
     labels.map(condition).collect()
 }
 
-fn condition(value: &v1::MatchString, is_path: bool) -> Result<Condition, Fault> {
-    let kind = match MatchStringType::try_from(value.r#type) {
-        Ok(MatchStringType::Exact) => MatchKind::Exact,
-        Ok(MatchStringType::Regex) => MatchKind::Regex,
-        Ok(MatchStringType::NotEquals) => MatchKind::NotEquals,
-        Ok(MatchStringType::In) => MatchKind::In,
-        Ok(MatchStringType::NotIn) => MatchKind::NotIn,
-        Ok(MatchStringType::Range) => MatchKind::Range,
-        Err(_) => return Err(format!("nobody knows match type {}; known are 0 to 5", value.r#type)),
-    };
-    let source = match ValueType::try_from(value.value_type) {
-        Ok(ValueType::Text) => ValueSource::Text,
-        Ok(ValueType::Parameter) => ValueSource::Parameter,
-        Ok(ValueType::Variable) => ValueSource::Variable,
-        Err(_) => return Err(format!("nobody knows value type {}; known are 0 to 2", value.value_type)),
-    };
-    let text = value.value.as_deref().unwrap_or_default();
-    Condition::new(kind, source, text, is_path).map_err(|fault| fault.to_string())
-}
-
-/// All of a list, or the place and the fault of the first bad item.
-fn numbered<T>(what: &str, items: impl Iterator<Item = Result<T, impl Display>>) -> Result<Vec<T>, Fault> {
-    items.enumerate().map(|(at, item)| item.map_err(|fault| format!("{what}[{at}]: {fault}"))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::pb::v1::match_string::MatchStringType;
     use crate::testing::compiled;
 
     fn text(value: &str) -> v1::MatchString {

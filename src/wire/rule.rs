@@ -14,6 +14,7 @@ use crate::model::snapshot::RuleSet;
 use crate::pb::{schema, v1};
 use crate::wire::instance::{revision, service_message};
 use crate::wire::json::{InvalidJson, to_bytes, to_json};
+use crate::wire::limit;
 use crate::wire::reader::Malformed;
 use crate::wire::route;
 
@@ -68,6 +69,11 @@ fn compile(key: &ServiceEventKey, response: &v1::DiscoverResponse) -> (Compiled,
         ResourceKind::NearbyRoute => {
             let (rules, skipped) = route::nearby_rules(&response.nearby_route_rules);
             (Compiled::Nearby(Arc::new(rules)), skipped)
+        }
+        ResourceKind::RateLimit => {
+            let none = v1::RateLimit::default();
+            let (rules, skipped) = limit::limit_rules(response.rate_limit.as_ref().unwrap_or(&none));
+            (Compiled::Limit(Arc::new(rules)), skipped)
         }
         _ => (Compiled::Unread, Vec::new()),
     }

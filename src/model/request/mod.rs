@@ -6,5 +6,6 @@
 pub(crate) mod asks;
 pub(crate) mod instance;
 pub(crate) mod pairs;
+pub(crate) mod quota;
 pub(crate) mod registration;
 pub(crate) mod tried;

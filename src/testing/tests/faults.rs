@@ -207,10 +207,10 @@ async fn status_of(server: &Server, frame: Vec<u8>, encoding: Option<&str>) -> O
 }
 
 /// A body of one frame.
-struct Once(Option<prost::bytes::Bytes>);
+struct Once(Option<bytes::Bytes>);
 
 impl hyper::body::Body for Once {
-    type Data = prost::bytes::Bytes;
+    type Data = bytes::Bytes;
     type Error = std::convert::Infallible;
 
     fn poll_frame(

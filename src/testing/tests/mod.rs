@@ -4,6 +4,8 @@ mod discovery;
 mod faults;
 mod health;
 mod lifecycle;
+mod limit_rules;
+mod limiter;
 mod registration;
 mod routing;
 

@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::Candidate;
+use super::check::Check;
+use super::values::Values;
 use crate::model::label::LabelKey;
-use crate::routing::matching::{Candidate, Check, Values};
 use crate::util::hash::NameHash;
 
 /// Words of a row: more candidates are in further chunks, which are looked at only if the ones before have no match.

@@ -1,0 +1,295 @@
+//! Where calls are counted: one place for all calls of a rule, or one for each combination of the labels that the rule
+//! counts apart.
+//!
+//! *Problem.* Values of labels are strangers': there may be a million of them, and a check must not wait for a lock to
+//! find its own. *Choice.* A table that is read without one, with as many slots as all rules of a context may have together;
+//! what is not used any more is dropped from outside. *Invariant.* There are never more slots than allowed, and none is
+//! dropped while what it counted matters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use papaya::HashMap;
+use tokio::sync::Notify;
+
+use crate::limit::limiter::{Clock, Limiter};
+use crate::util::hash::SeededHash;
+
+/// Ends each value in a key: no text has this byte.
+const END: u8 = 0xFF;
+/// Bytes of a key that is not allocated.
+const SHORT: usize = 96;
+
+/// One place where calls are counted.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) limiter: Limiter,
+    /// How many of its calls are in the sum of its rule already.
+    summed: AtomicU32,
+}
+
+/// The slots of one rule.
+#[derive(Debug)]
+pub(crate) enum Slots {
+    Together(Arc<Slot>),
+    Apart(Table),
+}
+
+/// One for each combination of values.
+pub(crate) struct Table {
+    slots: HashMap<Box<[u8]>, Arc<Slot>, SeededHash>,
+    room: Arc<Room>,
+}
+
+/// How many slots there may be, of all tables of a context.
+#[derive(Debug)]
+pub(crate) struct Room {
+    most: usize,
+    taken: AtomicUsize,
+    /// Told when there is no room left.
+    pub(crate) full: Notify,
+}
+
+/// A combination of values, to be looked up.
+pub(crate) struct Combination {
+    short: [u8; SHORT],
+    len: usize,
+    long: Vec<u8>,
+}
+
+// === impl Slot ===
+
+impl Slot {
+    pub(crate) fn new(limiter: Limiter) -> Arc<Self> {
+        Arc::new(Self { limiter, summed: AtomicU32::new(0) })
+    }
+
+    /// How many calls passed since the last time that this was asked; fewer than none if some were given back.
+    pub(crate) fn newly_passed(&self) -> i64 {
+        let calls = self.limiter.calls();
+        let before = self.summed.swap(calls, Ordering::Relaxed);
+        i64::from(calls.wrapping_sub(before).cast_signed())
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    pub(crate) fn new(room: Arc<Room>, seed: u64) -> Self {
+        Self { slots: HashMap::with_hasher(SeededHash::new(seed)), room }
+    }
+
+    /// What `then` says of the slot of this combination, if there is one.
+    #[inline]
+    pub(crate) fn with<T>(&self, key: &Combination, then: impl FnOnce(&Arc<Slot>) -> T) -> Option<T> {
+        self.slots.pin().get(key.bytes()).map(then)
+    }
+
+    /// The slot of this combination, made if there is room for it.
+    #[cold]
+    pub(crate) fn make(&self, key: &Combination, make: impl FnOnce() -> Limiter) -> Option<Arc<Slot>> {
+        if !self.room.enter() {
+            return None;
+        }
+        let (made, slots) = (Slot::new(make()), self.slots.pin());
+        let there = slots.get_or_insert(key.bytes().into(), Arc::clone(&made));
+        if !Arc::ptr_eq(there, &made) {
+            self.room.leave(1);
+        }
+        Some(Arc::clone(there))
+    }
+
+    /// Drops the slots in which nothing matters any more; `gone` is told of each.
+    pub(crate) fn purge(&self, clock: &impl Clock, gone: impl Fn(&Slot)) {
+        let now = clock.coarse();
+        let mut dropped = 0;
+        self.slots.pin().retain(|_, slot| {
+            let keep = !slot.limiter.is_idle(now, clock);
+            if !keep {
+                gone(slot);
+                dropped += 1;
+            }
+            keep
+        });
+        self.room.leave(dropped);
+    }
+
+    pub(crate) fn for_each(&self, mut then: impl FnMut(&Slot)) {
+        self.slots.pin().iter().for_each(|(_, slot)| then(slot));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.room.leave(self.slots.len());
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("slots", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, taken: AtomicUsize::new(0), full: Notify::new() }
+    }
+
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.taken() >= self.most
+    }
+
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    fn enter(&self) -> bool {
+        let more = |taken: usize| (taken < self.most).then_some(taken + 1);
+        let entered = self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok();
+        if !entered {
+            self.full.notify_one();
+        }
+        entered
+    }
+
+    fn leave(&self, slots: usize) {
+        self.taken.fetch_sub(slots, Ordering::AcqRel);
+    }
+}
+
+// === impl Combination ===
+
+impl Combination {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self { short: [0; SHORT], len: 0, long: Vec::new() }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, value: &str) {
+        let end = self.len + value.len();
+        match self.short.get_mut(self.len..=end) {
+            Some(place) if self.long.is_empty() => {
+                if let Some((last, text)) = place.split_last_mut() {
+                    text.copy_from_slice(value.as_bytes());
+                    *last = END;
+                }
+                self.len = end + 1;
+            }
+            _ => self.push_long(value),
+        }
+    }
+
+    #[cold]
+    fn push_long(&mut self, value: &str) {
+        if self.long.is_empty() {
+            self.long.extend_from_slice(self.short.get(..self.len).unwrap_or_default());
+        }
+        self.long.extend_from_slice(value.as_bytes());
+        self.long.push(END);
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        if self.long.is_empty() { self.short.get(..self.len).unwrap_or_default() } else { &self.long }
+    }
+
+    /// The values that were pushed.
+    pub(crate) fn values(&self) -> Vec<&str> {
+        let ended = self.bytes().split_inclusive(|byte| *byte == END);
+        ended.filter_map(|value| str::from_utf8(value.split_last()?.1).ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::rule::limit::Limit;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    struct Still;
+
+    impl Clock for Still {
+        fn coarse(&self) -> u64 {
+            1
+        }
+
+        fn exact(&self) -> u64 {
+            1_000
+        }
+    }
+
+    fn combination(values: &[&str]) -> Combination {
+        let mut combination = Combination::new();
+        for value in values {
+            combination.push(value);
+        }
+        combination
+    }
+
+    fn gauge() -> Limiter {
+        Limiter::new(&Limit::Concurrent(1), Duration::ZERO, 0, 0)
+    }
+
+    #[test]
+    fn there_are_never_more_slots_than_there_is_room_for() {
+        let room = Arc::new(Room::new(3));
+        let (a, b) = (Table::new(Arc::clone(&room), 1), Table::new(Arc::clone(&room), 2));
+        let made = |table: &Table, name: &str| table.make(&combination(&[name]), gauge).is_some();
+        assert!(made(&a, "1") && made(&a, "2") && made(&b, "1"));
+        assert!(!made(&a, "3") && room.is_full() && room.taken() == 3);
+        a.with(&combination(&["2"]), |slot| slot.limiter.take(1, &Still).unwrap()).unwrap();
+        a.purge(&Still, |_| {});
+        assert_eq!((a.len(), room.taken()), (1, 2), "what is under way stays");
+        assert!(made(&a, "2") && made(&a, "3"));
+        drop(a);
+        assert_eq!(room.taken(), 1);
+        drop(b);
+        assert_eq!(room.taken(), 0);
+    }
+
+    #[test]
+    fn threads_that_make_the_same_slot_get_one() {
+        let room = Arc::new(Room::new(1_000));
+        let table = Table::new(Arc::clone(&room), 1);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for n in 0..200 {
+                        let key = combination(&[&n.to_string()]);
+                        let found = table.with(&key, Arc::clone);
+                        assert!(found.or_else(|| table.make(&key, gauge)).is_some());
+                    }
+                });
+            }
+        });
+        assert_eq!((table.len(), room.taken()), (200, 200));
+    }
+
+    proptest! {
+        #[test]
+        fn combinations_are_equal_where_all_values_are(
+            a in prop::collection::vec("\\PC{0,60}", 0..4),
+            b in prop::collection::vec("[ab|:]{0,2}", 0..4),
+            c in prop::collection::vec("[ab|:]{0,2}", 0..4),
+        ) {
+            let values: Vec<_> = a.iter().map(String::as_str).collect();
+            let whole = combination(&values);
+            prop_assert_eq!(whole.values(), values);
+            let (x, y): (Vec<_>, Vec<_>) = (b.iter().map(String::as_str).collect(), c.iter().map(String::as_str).collect());
+            prop_assert_eq!(combination(&x).bytes() == combination(&y).bytes(), b == c);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! One limiter: a stream to it, as long as it counts something.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::engine::quota::Shared;
+use crate::engine::quota::sync::books::Books;
+use crate::engine::quota::sync::cluster::{Cluster, alone};
+use crate::engine::quota::sync::{Bell, Counted};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limit::limiter::Clock;
+use crate::limit::shares::Listener;
+use crate::model::key::ServiceEventKey;
+use crate::model::limiter::QuotaTarget;
+use crate::model::limiter_answer::{LimiterAnswer, LimiterCode, LimiterRefusal};
+use crate::model::server::ServerAddr;
+use crate::transport::limiter::{LimiterStream, LimiterTime};
+use crate::util::backoff::Backoff;
+use crate::util::deadline::after;
+
+/// How often what is due is looked for while calls come.
+const TICK: Duration = Duration::from_millis(10);
+/// How often the limiter is asked for its time.
+const TIME: Duration = Duration::from_secs(30);
+/// How long it may take to say it, and to answer at all.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Before a target that was refused is asked for again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// The shortest and the longest pause before another stream: within two windows of a second all must be well again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// A stream without anything to count is kept for so long.
+const IDLE: Duration = Duration::from_secs(10);
+
+type Told = watch::Receiver<Arc<[Arc<Counted>]>>;
+
+/// One limiter.
+pub(super) struct Node {
+    shared: Arc<Shared>,
+    cluster: Arc<Cluster>,
+    server: ServerAddr,
+    trouble: ServiceEventKey,
+    books: Books,
+    bell: Arc<Bell>,
+    /// Targets that the limiter does not want, and until when they are not asked for.
+    refused: HashMap<QuotaTarget, Instant>,
+    backoff: Backoff,
+    failing: bool,
+}
+
+/// What one stream knows.
+struct Session {
+    stream: LimiterStream,
+    client_key: u32,
+    /// Since when an answer is waited for.
+    asked: Option<Instant>,
+    /// What was asked for and is not answered yet.
+    joining: HashSet<QuotaTarget>,
+    next_time: Instant,
+    /// When to look whether calls go on.
+    tick: Option<Instant>,
+}
+
+impl Node {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        cluster: Arc<Cluster>,
+        server: ServerAddr,
+        trouble: ServiceEventKey,
+    ) -> Self {
+        Self {
+            shared,
+            cluster,
+            server,
+            trouble,
+            books: Books::default(),
+            bell: Arc::default(),
+            refused: HashMap::new(),
+            backoff: Backoff::new(PAUSES.0, PAUSES.1),
+            failing: false,
+        }
+    }
+
+    /// Counts what it is told to, until nobody tells it any more.
+    pub(super) async fn run(mut self, mut told: Told) {
+        loop {
+            self.assign(&mut told);
+            if self.books.is_empty() {
+                if told.changed().await.is_err() {
+                    break;
+                }
+                continue;
+            }
+            match self.stream(&mut told).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.kind() == ErrorKind::Closed => break,
+                Err(error) => {
+                    self.books.lost(self.now());
+                    self.set_failing(Some(error));
+                    let pause = self.backoff.next_delay(&mut rand::rng());
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        told = told.changed() => if told.is_err() { break },
+                    }
+                }
+            }
+        }
+        self.books.lost(self.now());
+        self.set_failing(None);
+    }
+
+    /// Keeps a stream as long as there is something to count; whether there may be more to come.
+    async fn stream(&mut self, told: &mut Told) -> Result<bool> {
+        let offset = self.measure().await?;
+        self.books.set_offset(offset, self.now());
+        let stream = self.shared.transport.limiter(&self.server).await?;
+        let next_time = after(Instant::now(), TIME);
+        let mut session =
+            Session { stream, client_key: 0, asked: None, joining: HashSet::new(), next_time, tick: None };
+        let mut idle_until = after(Instant::now(), IDLE);
+        loop {
+            self.speak(&mut session);
+            let now = Instant::now();
+            if !self.books.is_empty() {
+                idle_until = after(now, IDLE);
+            } else if now >= idle_until {
+                return Ok(true);
+            }
+            let wake = self.wake_at(&session, now).min(idle_until);
+            tokio::select! {
+                answer = session.stream.answer() => {
+                    session.asked = None;
+                    self.hear(&mut session, answer?)?;
+                }
+                changed = told.changed() => {
+                    if changed.is_err() {
+                        return Ok(false);
+                    }
+                    self.assign(told);
+                }
+                () = self.bell.rung(), if session.tick.is_none() => session.tick = Some(Instant::now() + TICK),
+                () = tokio::time::sleep_until(wake) => {
+                    if session.asked.is_some_and(|asked| asked.elapsed() >= PATIENCE) {
+                        session.stream.abandon();
+                        let why = format!("the limiter did not answer within {PATIENCE:?}");
+                        return Err(Error::new(ErrorKind::Timeout, why).with_address(self.server.to_string()));
+                    }
+                    if session.tick.is_some_and(|tick| Instant::now() >= tick) {
+                        session.tick = self.books.was_used().then(|| Instant::now() + TICK);
+                    }
+                    if Instant::now() >= session.next_time {
+                        session.next_time = after(Instant::now(), TIME);
+                        let offset = self.measure().await?;
+                        self.books.set_offset(offset, self.now());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Joins and reports what is due.
+    fn speak(&mut self, session: &mut Session) {
+        let (now, client) = (self.now(), &self.shared.options.client_id);
+        let instant = Instant::now();
+        self.refused.retain(|_, until| *until > instant);
+        let refused = &self.refused;
+        let joins = self.books.to_join(|target| session.joining.contains(target) || refused.contains_key(target));
+        if !joins.is_empty() {
+            session.asked.get_or_insert(instant);
+            session.joining.extend(joins.iter().map(|join| join.target.clone()));
+            for target in session.stream.join(client, &joins) {
+                session.joining.remove(&target);
+                self.refused.insert(target, after(instant, Duration::MAX));
+            }
+        }
+        for (time, uses) in self.books.reports(now) {
+            session.asked.get_or_insert(instant);
+            session.stream.report(session.client_key, &uses, time);
+        }
+    }
+
+    fn hear(&mut self, session: &mut Session, answer: LimiterAnswer) -> Result<()> {
+        let now = self.now();
+        match answer {
+            LimiterAnswer::Joined { client_key, timestamp, results } => {
+                if client_key != 0 {
+                    session.client_key = client_key;
+                }
+                for (target, result) in results {
+                    session.joining.remove(&target);
+                    match result {
+                        Ok(counters) => self.books.joined(&target, &counters, timestamp, now),
+                        Err(refusal) if refusal.code == LimiterCode::OTHER_CLIENT => return Err(self.error(refusal)),
+                        Err(refusal) => {
+                            tracing::warn!(server = %self.server, service = %target.service, labels = %target.labels, %refusal, "a shared quota is counted by this process alone");
+                            self.refused.insert(target, after(Instant::now(), REFUSED_PAUSE));
+                        }
+                    }
+                }
+                self.backoff.reset();
+                self.set_failing(None);
+            }
+            LimiterAnswer::Left { timestamp, lefts } => self.books.left(&lefts, timestamp, now),
+            LimiterAnswer::Refused { refusal, timestamp, lefts } if refusal.code == LimiterCode::COUNTER_GONE => {
+                self.books.refused(&lefts, timestamp, now);
+            }
+            LimiterAnswer::Refused { refusal, .. } => return Err(self.error(refusal)),
+            LimiterAnswer::Other => {}
+        }
+        Ok(())
+    }
+
+    fn error(&self, refusal: LimiterRefusal) -> Error {
+        Error::new(ErrorKind::Server, refusal.to_string()).with_address(self.server.to_string())
+    }
+
+    /// When to look again, if nothing comes before.
+    fn wake_at(&self, session: &Session, now: Instant) -> Instant {
+        let overdue = session.asked.map(|asked| after(asked, PATIENCE));
+        let due = self.books.next_report(self.now()).filter(|due| *due != u64::MAX);
+        let due = due.map(|due| self.shared.clock.instant(due.saturating_mul(1_000)));
+        let wake = [overdue, due, session.tick].into_iter().flatten().fold(session.next_time, Instant::min);
+        // Never in a circle, whatever a share says.
+        wake.max(now + Duration::from_millis(1))
+    }
+
+    /// By how many microseconds the limiter's clock is ahead of ours.
+    async fn measure(&self) -> Result<i64> {
+        let LimiterTime { server_millis, sent, received } =
+            self.shared.transport.limiter_time(&self.server, PATIENCE).await?;
+        let middle = self.shared.clock.micros_at(sent + (received - sent) / 2);
+        // A limiter cuts milliseconds off: half of one is most likely missing.
+        let server = server_millis.saturating_mul(1_000).saturating_add(500);
+        Ok(server.saturating_sub_unsigned(middle))
+    }
+
+    fn assign(&mut self, told: &mut Told) {
+        let all = Arc::clone(&told.borrow_and_update());
+        let now = self.now();
+        self.books.assign(&all, now);
+        for counted in &*all {
+            let bell = Arc::clone(&self.bell) as Arc<dyn Listener>;
+            counted.with(|shares| shares.listen(bell));
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.shared.clock.exact() / 1_000
+    }
+
+    fn set_failing(&mut self, error: Option<Error>) {
+        let edge = self.failing != error.is_some();
+        self.failing = error.is_some();
+        if edge && let Some(error) = &error {
+            tracing::warn!(server = %self.server, %error, "a limiter is not reached; its quotas go by the fail-over of their rules");
+        } else if edge {
+            tracing::info!(server = %self.server, "a limiter is reached again");
+        }
+        let of_all = self.cluster.note(&self.server, error);
+        self.shared.troubles.set(&self.trouble, of_all.map(alone));
+    }
+}
