@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use polarismesh::{
-    ErrorKind, GetOneInstance, InstanceId, LabelSet, Location, Pick, Register, Registration, RegistrationState,
-    RuleKind, SdkContext, ServerCode, ServiceHandle, ServiceKey, Update,
+    ContextState, Decision, ErrorKind, GetOneInstance, InstanceId, LabelSet, LimitHandle, Location, Pick, Quota,
+    Register, Registration, RegistrationState, RuleKind, SdkContext, ServerCode, ServiceHandle, ServiceKey, Update,
 };
 use serde_json::{Value, json};
 use support::console::Console;
@@ -392,4 +392,109 @@ async fn a_service_that_asks_for_near_instances_gets_them_while_there_are_some()
     follow("nobody asks for it any more", &handle, &Pick::new(), &[9001, 9003]).await;
     assert_eq!(picked(&handle, &Pick::new().nearby()), [9001], "but for a request that does");
     stop([provider, consumer]).await;
+}
+
+// === limits
+
+/// A rule for all calls to a service: so many a second; `fields` beside, or in place.
+fn limit(key: &ServiceKey, calls: u32, fields: &Value) -> Value {
+    let mut rule = json!({"name": "live", "namespace": key.namespace(), "service": key.service(), "resource": "QPS",
+        "type": "LOCAL", "action": "REJECT", "disable": false,
+        "amounts": [{"maxAmount": calls, "validDuration": "1s"}]});
+    rule.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    rule
+}
+
+/// How many of a hundred calls pass at once.
+fn passes(handle: &LimitHandle, quota: &Quota<'_>) -> usize {
+    (0..100).filter(|_| matches!(handle.check(quota).unwrap(), Decision::Granted(_))).count()
+}
+
+#[tokio::test]
+#[ignore = "needs a real server"]
+async fn limits_follow_a_rule_that_is_made_changed_switched_and_removed() {
+    let (console, key, context) = (Console::beside(&server()), service("limit"), context());
+    console.service(&key, json!({})).await;
+    let handle = context.limiter().service(key.clone());
+    handle.ready().await.unwrap();
+    assert_eq!(passes(&handle, &Quota::new()), 100);
+    let arguments = json!({"arguments": [{"type": "HEADER", "key": "uid", "value": {"type": "REGEX", "value": ".+"}}],
+        "method": {"type": "EXACT", "value": "/pay"}, "regex_combine": false});
+    let id = console.limit(&limit(&key, 7, &arguments)).await;
+    let labels = [LabelSet::new().header("uid", "1"), LabelSet::new().header("uid", "2")];
+    let [one, two] = labels.each_ref().map(|labels| Quota::new().method("/pay").labels(labels));
+    let follow = async |what: &str, calls: usize| {
+        let began = Instant::now();
+        // A window has to pass between two looks, or the first would use up what the second is to find.
+        while passes(&handle, &one) != calls {
+            assert!(began.elapsed() < SEEN + 3 * TTL, "{what}");
+            tokio::time::sleep(TTL + TTL / 10).await;
+        }
+        println!("{what}: followed after {:?}", began.elapsed());
+    };
+    follow("a rule that is made", 7).await;
+    assert_eq!(passes(&handle, &two), 7, "the other user has a window of its own");
+    assert_eq!(passes(&handle, &Quota::new().method("/other").labels(&labels[0])), 100);
+    console.change_limit(&id, &limit(&key, 3, &arguments)).await;
+    follow("a rule that is changed", 3).await;
+    console.enable_limit(&id, false).await;
+    follow("a rule that is switched off", 100).await;
+    console.enable_limit(&id, true).await;
+    follow("a rule that is switched on", 3).await;
+    console.remove_limit(&id).await;
+    follow("a rule that is removed", 100).await;
+    stop([context]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real server"]
+async fn a_pace_is_kept_as_the_rule_says() {
+    let (console, key, context) = (Console::beside(&server()), service("pace"), context());
+    console.service(&key, json!({})).await;
+    console.limit(&limit(&key, 10, &json!({"action": "UNIRATE", "max_queue_delay": 1}))).await;
+    let handle = context.limiter().service(key.clone());
+    let paced = async || handle.check(&Quota::new()).is_ok_and(|decision| matches!(decision, Decision::Wait(_)));
+    eventually("the rule is there", SEEN, paced).await;
+    tokio::time::sleep(TTL).await;
+    let began = Instant::now();
+    for _ in 0..6 {
+        drop(context.limiter().get_quota(&key).await.unwrap());
+    }
+    let took = began.elapsed();
+    assert!((Duration::from_millis(490)..Duration::from_millis(900)).contains(&took), "{took:?}");
+    stop([context]).await;
+}
+
+/// Needs a polaris-limiter that is registered at the server.
+#[tokio::test]
+#[ignore = "needs a real server"]
+async fn clients_share_a_quota_through_the_limiter() {
+    const CLIENTS: usize = 4;
+    let (console, key) = (Console::beside(&server()), service("shared"));
+    console.service(&key, json!({})).await;
+    console.limit(&limit(&key, 100, &json!({"type": "GLOBAL", "failover": "FAILOVER_LOCAL"}))).await;
+    tokio::time::sleep(SEEN / 2).await;
+    let contexts: Vec<_> = (0..CLIENTS).map(|_| context()).collect();
+    let handles: Vec<_> = contexts.iter().map(|context| context.limiter().service(key.clone())).collect();
+    for handle in &handles {
+        handle.ready().await.unwrap();
+    }
+    // Each asks for more than its part, and for more than all of it together.
+    let run = async |length: Duration| {
+        let (began, mut passed) = (Instant::now(), 0_usize);
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        while began.elapsed() < length {
+            ticks.tick().await;
+            let granted = |handle: &&LimitHandle| matches!(handle.check(&Quota::new()).unwrap(), Decision::Granted(_));
+            passed += handles.iter().filter(granted).count();
+        }
+        passed
+    };
+    run(3 * TTL).await;
+    let passed = run(10 * TTL).await;
+    println!("{CLIENTS} clients had {passed} of 1000");
+    assert!((900..=1_060).contains(&passed), "{passed} of 1000");
+    let states: Vec<_> = contexts.iter().map(SdkContext::state).collect();
+    assert!(states.iter().all(|state| *state == ContextState::Ready), "{states:?}");
+    stop(contexts).await;
 }

@@ -22,7 +22,8 @@ pub struct RateLimit {
     /// How long a call queues at most under a rule that paces calls and does not say so itself. Default 1 s, at most 1 h.
     #[serde(with = "duration")]
     pub max_queuing_time: Duration,
-    /// How many windows are kept, of all rules that count calls of different labels apart. Default 20,000, at least 1.
+    /// How many windows are kept, of all rules that count calls of different labels apart. Each
+    /// takes about 700 bytes. Default 20,000, at least 1.
     #[serde(deserialize_with = "scalar::number")]
     pub max_window_count: u32,
     /// What becomes of a call that would need one window more. Default `pass`.

@@ -65,6 +65,30 @@ impl Console {
         self.post("/naming/v2/routings/delete", &json!([{"id": id}])).await;
     }
 
+    /// Makes a rate-limit rule; its id.
+    pub async fn limit(&self, rule: &Value) -> String {
+        let made = self.post("/naming/v1/ratelimits", &json!([rule])).await;
+        let id = made.pointer("/responses/0/rateLimit/id").and_then(Value::as_str);
+        id.unwrap_or_else(|| panic!("a rule that is made has an id: {made}")).to_owned()
+    }
+
+    /// Replaces a rate-limit rule.
+    pub async fn change_limit(&self, id: &str, rule: &Value) {
+        let mut whole = rule.clone();
+        whole["id"] = json!(id);
+        self.put("/naming/v1/ratelimits", &json!([whole])).await;
+    }
+
+    /// Switches a rate-limit rule on or off.
+    pub async fn enable_limit(&self, id: &str, enable: bool) {
+        self.put("/naming/v1/ratelimits/enable", &json!([{"id": id, "disable": !enable}])).await;
+    }
+
+    /// Takes a rate-limit rule away.
+    pub async fn remove_limit(&self, id: &str) {
+        self.post("/naming/v1/ratelimits/delete", &json!([{"id": id}])).await;
+    }
+
     /// Posts JSON, and panics unless the server says that all is well.
     pub async fn post(&self, path: &str, body: &Value) -> Value {
         self.send("POST", path, body).await

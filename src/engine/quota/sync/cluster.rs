@@ -182,6 +182,6 @@ impl fmt::Debug for Nodes {
 
 /// Why limits are those of this process alone.
 pub(super) fn alone(error: Error) -> Error {
-    let why = "limiters are not reached: shared quotas go by the fail-over of their rules";
+    let why = format!("limiters are not reached, so shared quotas go by the fail-over of their rules: {error}");
     Error::new(ErrorKind::Network, why).with_source(error)
 }

@@ -24,6 +24,8 @@ use crate::util::deadline::after;
 
 /// How often what is due is looked for while calls come.
 const TICK: Duration = Duration::from_millis(10);
+/// What is due within so long is looked at together.
+const GRAIN: Duration = Duration::from_millis(5);
 /// How often the limiter is asked for its time.
 const TIME: Duration = Duration::from_secs(30);
 /// How long it may take to say it, and to answer at all.
@@ -48,7 +50,6 @@ pub(super) struct Node {
     /// Targets that the limiter does not want, and until when they are not asked for.
     refused: HashMap<QuotaTarget, Instant>,
     backoff: Backoff,
-    failing: bool,
 }
 
 /// What one stream knows.
@@ -80,7 +81,6 @@ impl Node {
             bell: Arc::default(),
             refused: HashMap::new(),
             backoff: Backoff::new(PAUSES.0, PAUSES.1),
-            failing: false,
         }
     }
 
@@ -224,8 +224,8 @@ impl Node {
         let due = self.books.next_report(self.now()).filter(|due| *due != u64::MAX);
         let due = due.map(|due| self.shared.clock.instant(due.saturating_mul(1_000)));
         let wake = [overdue, due, session.tick].into_iter().flatten().fold(session.next_time, Instant::min);
-        // Never in a circle, whatever a share says.
-        wake.max(now + Duration::from_millis(1))
+        // A thousand quotas are due at a thousand moments, and looked at all at once a few of them.
+        wake.max(now + GRAIN)
     }
 
     /// By how many microseconds the limiter's clock is ahead of ours.
@@ -253,13 +253,6 @@ impl Node {
     }
 
     fn set_failing(&mut self, error: Option<Error>) {
-        let edge = self.failing != error.is_some();
-        self.failing = error.is_some();
-        if edge && let Some(error) = &error {
-            tracing::warn!(server = %self.server, %error, "a limiter is not reached; its quotas go by the fail-over of their rules");
-        } else if edge {
-            tracing::info!(server = %self.server, "a limiter is reached again");
-        }
         let of_all = self.cluster.note(&self.server, error);
         self.shared.troubles.set(&self.trouble, of_all.map(alone));
     }
