@@ -1,4 +1,4 @@
-//! A pick on warm data allocates nothing and is ready at once. One test, so that nobody else's work is counted.
+//! A pick or a check of a quota on warm data allocates nothing and is ready at once. One test, so that nobody else's work is counted.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +27,8 @@ use std::task::{Context, Poll, Waker};
 use discovering::{A, serving};
 use polarismesh::testing::{Server, bench, instance};
 use polarismesh::{
-    Attempts, Classify, GetOneInstance, LabelSet, Location, Outcome, Pick, ResourceKind, RuleKind, ServiceKey, Tried,
+    Attempts, Classify, Decision, GetOneInstance, GetQuota, LabelSet, Location, Outcome, Pick, Quota, ResourceKind,
+    RuleKind, ServiceKey, Tried,
 };
 use serde_json::json;
 
@@ -178,6 +179,54 @@ async fn requests_that_are_limited() {
     assert_eq!(held[9].status().as_u16(), 429, "the rule applies");
 }
 
+/// The same for quotas that pass and that refuse, of calls that are counted together and apart, by few rules and by many.
+async fn quotas_that_are_checked() {
+    let text = |kind: &str, value: &str| json!({"type": kind, "value": value});
+    let arguments = |kind: &str, values: [&str; 2]| {
+        json!([{"type": "HEADER", "key": "uid", "value": text(kind, values[0])},
+            {"type": "QUERY", "key": "region", "value": text("EXACT", values[1])}])
+    };
+    let (exact, any, regex) =
+        (arguments("EXACT", ["7", "east"]), arguments("EXACT", ["*", "*"]), arguments("REGEX", ["^[0-9]+$", "*"]));
+    let (many, first, second) = (1_000_000, 0, 1);
+    let labels = LabelSet::new().header("uid", "7").query("region", "east");
+    for others in [0, 10] {
+        let server = Server::in_memory();
+        let add = |name: &str, method: &str, arguments: &serde_json::Value, calls: u32, resource: &str, order: u32| {
+            let rule = json!({"name": name, "namespace": A.0, "service": A.1, "type": "LOCAL", "resource": resource,
+                "action": "REJECT", "priority": order, "method": text("EXACT", method), "arguments": arguments,
+                "amounts": [{"maxAmount": calls, "validDuration": "1s"}]});
+            server.rule(ResourceKind::RateLimit, rule).unwrap();
+        };
+        // Holds for every call, and takes back what it counted of those that another rule refuses.
+        add("at once", "*", &json!([]), many, "CONCURRENCY", first);
+        for (method, arguments, calls) in [
+            ("/together", &exact, many),
+            ("/together/full", &exact, 1),
+            ("/apart", &any, many),
+            ("/apart/full", &any, 1),
+            ("/apart/regex", &regex, many),
+        ] {
+            add(method, method, arguments, calls, "QPS", second);
+        }
+        (0..others).for_each(|n| add(&format!("o{n}"), &format!("/other/{n}"), &exact, many, "QPS", second));
+        let context = server.context().unwrap();
+        let (limiter, handle) = (context.limiter(), context.limiter().service(A));
+        handle.ready().await.unwrap();
+        assert_eq!(handle.usage().len(), 6 + others);
+        for method in ["/together", "/together/full", "/apart", "/apart/full", "/apart/regex"] {
+            let quota = &Quota::new().method(method).labels(&labels);
+            drop(handle.check(quota).unwrap());
+            let refused = method.ends_with("full");
+            assert_eq!(matches!(handle.check(quota).unwrap(), Decision::Limited(_)), refused, "{method}");
+            let request = || GetQuota::new(A.0, A.1).method(method).labels(&labels);
+            assert_eq!(allocations(|| handle.check(quota).unwrap()), 0, "{method}");
+            assert_eq!(allocations(|| limiter.check(&request()).unwrap()), 0, "{method}, by name");
+            assert_eq!(allocations(|| at_once(limiter.get_quota(request()))), 0, "{method}, as a future");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn warm_picks_allocate_nothing_and_every_warm_call_is_ready_at_the_first_poll() {
     let (_server, context) = serving(1000);
@@ -212,6 +261,7 @@ async fn warm_picks_allocate_nothing_and_every_warm_call_is_ready_at_the_first_p
     assert_eq!(allocations(|| cold.pick(any).unwrap_err()), 0, "not ready");
 
     picks_that_are_routed().await;
+    quotas_that_are_checked().await;
     requests_that_are_limited().await;
 
     at_once(consumer.get_instances(A)).unwrap();

@@ -252,6 +252,57 @@ async fn a_pace_lets_calls_wait_for_their_turn_and_refuses_those_that_would_wait
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_gives_its_place_back_also_where_another_rule_had_no_window_for_the_call() {
+    let server = Server::in_memory();
+    let by = |key: &str| {
+        json!({"action": "UNIRATE", "max_queue_delay": 9, "arguments": [
+        {"type": "HEADER", "key": key, "value": {"type": "REGEX", "value": ".*"}}]})
+    };
+    server.rule(RuleKind::RateLimit, rule("a", &by("a"))).unwrap();
+    server.rule(RuleKind::RateLimit, rule("b", &by("b"))).unwrap();
+    let builder = server.builder().set("provider.rateLimit.maxWindowCount", "1");
+    let context = builder.build().unwrap();
+    let handle = context.limiter().service(PAY);
+    handle.ready().await.unwrap();
+    let wait = |labels: &LabelSet| match handle.check(&Quota::new().labels(labels)).unwrap() {
+        Decision::Wait(ticket) => ticket,
+        other => panic!("{other:?}"),
+    };
+    let only_b = LabelSet::new().header("b", "1");
+    drop(granted(handle.check(&Quota::new().labels(&only_b))));
+    for _ in 0..3 {
+        let ticket = wait(&LabelSet::new().header("a", "1").header("b", "1"));
+        assert_eq!(ticket.wait(), SECOND);
+    }
+    assert_eq!(wait(&only_b).wait(), SECOND, "all places were given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_nobody_asks_about_is_forgotten_although_there_is_no_room_for_windows() {
+    let server = Server::in_memory();
+    let fields = json!({"arguments": [{"type": "HEADER", "key": "uid", "value": {"type": "REGEX", "value": "."}}]});
+    server.rule(RuleKind::RateLimit, rule("by-user", &fields)).unwrap();
+    let builder = server.builder().set("provider.rateLimit.maxWindowCount", "1");
+    let builder = builder.set("provider.rateLimit.purgeInterval", "1s");
+    let builder = builder.set("consumer.localCache.serviceExpireEnable", "true");
+    let context = builder.set("consumer.localCache.serviceExpireTime", "5s").build().unwrap();
+    let handle = context.limiter().service(PAY);
+    handle.ready().await.unwrap();
+    let other = ServiceKey::new("default", "other");
+    let rules = json!({"name": "other", "namespace": "default", "service": "other", "type": "LOCAL",
+        "amounts": [{"maxAmount": 1, "validDuration": "1s"}]});
+    server.rule(RuleKind::RateLimit, rules.to_string()).unwrap();
+    drop(context.limiter().get_quota(&other).await);
+    assert_eq!(context.limiter().usage(&other).len(), 1);
+    // All the time there is no room.
+    for n in 0..300 {
+        passes(&handle, &Quota::new().labels(&LabelSet::new().header("uid", (n % 7).to_string())), 1);
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    assert_eq!(context.limiter().usage(&other), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_that_is_dropped_gives_its_place_and_all_else_back() {
     let rules = [
         ("paced", json!({"action": "UNIRATE", "priority": 1, "max_queue_delay": 1})),

@@ -212,3 +212,52 @@ async fn counters_that_the_limiter_dropped_or_never_gave_are_joined_again() {
     let after = passed(&clients, MILLI, 10 * SECOND).await;
     assert!(within(after.iter().sum(), 1_000, 90, 105), "{after:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limiter_that_is_gone_is_not_asked_more_often_because_there_are_new_labels() {
+    let by_uid = json!({"arguments": [{"type": "HEADER", "key": "uid", "value": {"type": "REGEX", "value": ".+"}}]});
+    let server = server(10, &by_uid);
+    server.on(Rpc::LimitClock).status(14, "gone");
+    let client = Client::new(&server).await;
+    for uid in 0..5_000 {
+        client.passes(&Quota::new().labels(&LabelSet::new().header("uid", uid.to_string())));
+        tokio::time::sleep(MILLI).await;
+    }
+    // Twice for a new connection, and after pauses of half a second on average.
+    let asked = server.calls_of(Rpc::LimitClock).len();
+    assert!((3..100).contains(&asked), "{asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_of_which_the_limiter_says_nothing_is_asked_for_again() {
+    let by_uid = json!({"arguments": [{"type": "HEADER", "key": "uid", "value": {"type": "REGEX", "value": ".+"}}]});
+    let server = server(1_000, &by_uid);
+    let client = Client::new(&server).await;
+    let call = |uid: &str| client.passes(&Quota::new().labels(&LabelSet::new().header("uid", uid)));
+    call("1");
+    eventually("one is joined", 3 * SECOND, async || server.limiter_counters().len() == 1).await;
+    let silent = server.on(Rpc::LimitInit).times(1).pass_over();
+    call("2");
+    // The answers to reports show that the limiter is there.
+    for _ in 0..1_000 {
+        call("1");
+        tokio::time::sleep(10 * MILLI).await;
+    }
+    assert_eq!((silent.hits(), server.limiter_counters().len()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_no_limiter_can_be_asked_is_told() {
+    let server = server(100, &json!({}));
+    let without_grpc = polarismesh::testing::instance("127.0.0.9", 9).protocol("http");
+    server.service(("Polaris", "polaris.limiter")).instances([without_grpc]);
+    let client = Client::new(&server).await;
+    client.passes(&Quota::new());
+    let told = async |told: bool| match client.context.state() {
+        ContextState::Degraded { troubles, .. } => told && troubles[0].to_string().contains("limiters are not reached"),
+        _ => !told,
+    };
+    eventually("the state tells", 5 * SECOND, async || told(true).await).await;
+    server.host_limiter();
+    eventually("the state is good again", 15 * SECOND, async || told(false).await).await;
+}

@@ -1,33 +1,36 @@
-//! The future of a consumer call: an answer, or a boxed wait for one.
+//! Futures of calls that are mostly decided while they are made: an answer, or a boxed wait for one.
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::util::task::TaskScope;
 
-type Boxed<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 /// The answer of a consumer call: ready when the data is loaded, else waiting under one deadline.
 ///
 /// It borrows nothing, and can be polled on any executor. Dropping it loses nothing: loading goes on, and the next call
 /// finds what came.
 #[must_use = "what was not ready yet is waited for by polling only"]
-pub struct ConsumerFuture<T>(State<T>);
+pub struct ConsumerFuture<T>(Answer<T>);
 
-enum State<T> {
-    Done(Option<Result<T>>),
-    Waiting { work: Boxed<T>, scope: TaskScope },
+/// What such futures are made of.
+pub(super) enum Answer<T, E = Error> {
+    Done(Option<Result<T, E>>),
+    Waiting { work: Boxed<T, E>, scope: TaskScope },
 }
+
+// === impl ConsumerFuture ===
 
 impl<T> ConsumerFuture<T> {
     pub(super) fn done(result: Result<T>) -> Self {
-        Self(State::Done(Some(result)))
+        Self(Answer::done(result))
     }
 
     pub(super) fn waiting(work: impl Future<Output = Result<T>> + Send + 'static, scope: TaskScope) -> Self {
-        Self(State::Waiting { work: Box::pin(work), scope })
+        Self(Answer::waiting(work, scope))
     }
 }
 
@@ -38,29 +41,48 @@ impl<T> Future for ConsumerFuture<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        let result = match &mut self.0 {
-            State::Done(result) => {
-                let again = || Err(Error::new(ErrorKind::Internal, "polled again after it was ready"));
-                return Poll::Ready(result.take().unwrap_or_else(again));
-            }
-            State::Waiting { work, scope } => {
-                // Deadlines are timers of the context's runtime, whatever runs the caller.
-                let _entered = scope.enter();
-                std::task::ready!(work.as_mut().poll(cx))
-            }
-        };
-        self.0 = State::Done(None);
-        Poll::Ready(result)
+        self.0.poll(cx, |error| error)
     }
 }
 
 impl<T> fmt::Debug for ConsumerFuture<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.0 {
-            State::Done(Some(_)) => "ready",
-            State::Done(None) => "taken",
-            State::Waiting { .. } => "waiting",
+        f.debug_tuple("ConsumerFuture").field(&self.0.state()).finish()
+    }
+}
+
+// === impl Answer ===
+
+impl<T, E> Answer<T, E> {
+    pub(super) fn done(result: Result<T, E>) -> Self {
+        Self::Done(Some(result))
+    }
+
+    pub(super) fn waiting(work: impl Future<Output = Result<T, E>> + Send + 'static, scope: TaskScope) -> Self {
+        Self::Waiting { work: Box::pin(work), scope }
+    }
+
+    /// The answer, once; then `again` of an error that says so.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, again: impl FnOnce(Error) -> E) -> Poll<Result<T, E>> {
+        let result = match self {
+            Self::Done(result) => result
+                .take()
+                .unwrap_or_else(|| Err(again(Error::new(ErrorKind::Internal, "polled again after it was ready")))),
+            Self::Waiting { work, scope } => {
+                // Timers are those of the context's runtime, whatever runs the caller.
+                let _entered = scope.enter();
+                ready!(work.as_mut().poll(cx))
+            }
         };
-        f.debug_tuple("ConsumerFuture").field(&state).finish()
+        *self = Self::Done(None);
+        Poll::Ready(result)
+    }
+
+    pub(super) fn state(&self) -> &'static str {
+        match self {
+            Self::Done(Some(_)) => "ready",
+            Self::Done(None) => "taken",
+            Self::Waiting { .. } => "waiting",
+        }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::limit::labels::node_hash;
 use crate::limit::plan::Plan;
-use crate::model::candidates::Values;
+use crate::model::candidates::{Values, Walk};
 use crate::model::key::ServiceKey;
 use crate::model::label::LabelKind;
 use crate::model::label_set::LabelSet;
@@ -62,10 +62,10 @@ fn insert(labels: &mut LabelSet, kind: &str, key: &str, value: &str) {
 /// The rules that apply to a call, each with its text and whether it counts values apart.
 fn matched(plan: &Plan, quota: &Quota<'_>) -> Vec<(String, String, bool)> {
     let mut values = Values::new(Some(quota));
+    plan.tell(&mut values, quota);
     let mut found = Vec::new();
-    let mut from = 0;
-    while let Some(at) = plan.next(&mut values, from) {
-        from = at + 1;
+    let mut walk = Walk::default();
+    while let Some(at) = plan.next(&mut values, &mut walk) {
         let planned = &plan.rules()[at];
         let slots = planned.text.apart().iter();
         let apart: Vec<_> =

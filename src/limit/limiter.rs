@@ -10,8 +10,11 @@ use crate::model::rule::limit::{Amount, Limit, Scope};
 
 /// One limit, with what it has counted.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are of this kind, and each is in an allocation of its own")]
 pub(crate) enum Limiter {
-    /// A window for each amount, the longest first.
+    /// Of the one amount that most rules have: here, so that a call follows no further pointer.
+    Window(Window),
+    /// A window for each of several amounts, the longest first.
     Windows(Box<[Window]>),
     Shared(Shares),
     Paced(Pace),
@@ -43,7 +46,10 @@ impl Limiter {
         match limit {
             Limit::Quota { amounts, scope: Scope::Local } => {
                 let window = |amount: &Amount| Window::new(amount.calls, amount.within, now);
-                Self::Windows(amounts.iter().map(window).collect())
+                match &**amounts {
+                    [amount] => Self::Window(window(amount)),
+                    amounts => Self::Windows(amounts.iter().map(window).collect()),
+                }
             }
             Limit::Quota { amounts, scope: Scope::Global(shared) } => {
                 Self::Shared(Shares::new(amounts, shared, entropy))
@@ -59,11 +65,8 @@ impl Limiter {
     #[inline]
     pub(crate) fn take(&self, now: u64, clock: &impl Clock) -> Result<Taken, Full> {
         match self {
-            Self::Windows(windows) => match &**windows {
-                [window] => window.take(now),
-                windows => take_all(windows, now),
-            }
-            .map(|()| Taken::Counted(now)),
+            Self::Window(window) => window.take(now).map(|()| Taken::Counted(now)),
+            Self::Windows(windows) => take_all(windows, now).map(|()| Taken::Counted(now)),
             Self::Shared(shares) => shares.take(now).map(|()| Taken::Counted(now)),
             Self::Paced(pace) => pace.take(clock.exact()).map(Taken::Placed),
             Self::Concurrent(gauge) => {
@@ -79,6 +82,7 @@ impl Limiter {
     /// Takes back what a call took that is not made.
     pub(crate) fn give_back(&self, taken: Taken) {
         match (self, taken) {
+            (Self::Window(window), Taken::Counted(then)) => window.give_back(then),
             (Self::Windows(windows), Taken::Counted(then)) => windows.iter().for_each(|window| window.give_back(then)),
             (Self::Shared(shares), Taken::Counted(then)) => shares.give_back(then),
             (Self::Paced(pace), Taken::Placed(place)) => pace.give_back(place),
@@ -97,6 +101,7 @@ impl Limiter {
     /// How many calls passed, in 32 bits that wrap.
     pub(crate) fn calls(&self) -> u32 {
         match self {
+            Self::Window(window) => window.calls(),
             Self::Windows(windows) => windows.first().map(Window::calls).unwrap_or_default(),
             Self::Shared(shares) => shares.calls(),
             Self::Paced(pace) => pace.calls(),
@@ -107,6 +112,7 @@ impl Limiter {
     /// Whether nothing that it counts matters any more: a new one would do the same.
     pub(crate) fn is_idle(&self, now: u64, clock: &impl Clock) -> bool {
         match self {
+            Self::Window(window) => window.is_idle(now),
             Self::Windows(windows) => windows.iter().all(|window| window.is_idle(now)),
             Self::Shared(shares) => shares.is_idle(now),
             Self::Paced(pace) => pace.is_idle(clock.exact()),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::limit::labels::{LabelText, method_label};
-use crate::model::candidates::{Asked, Candidates, CandidatesBuilder, Values};
+use crate::model::candidates::{Asked, Candidates, CandidatesBuilder, Values, Walk};
 use crate::model::label::LabelKey;
+use crate::model::request::quota::Quota;
 use crate::model::rule::limit::{LimitRule, LimitRules};
 use crate::model::variables::Variables;
 
@@ -12,6 +13,8 @@ use crate::model::variables::Variables;
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     candidates: Candidates,
+    /// The slot of the method, if a rule asks for it.
+    method: Option<usize>,
     rules: Box<[Planned]>,
 }
 
@@ -37,7 +40,17 @@ impl Plan {
             Planned { rule: Arc::clone(rule), text: LabelText::new(rule, &mut builder) }
         };
         let rules = rules.rules.iter().enumerate().map(plan).collect();
-        Self { candidates: builder.finish(), rules }
+        let candidates = builder.finish();
+        let method = candidates.slots().iter().position(|slot| *slot == method);
+        Self { candidates, method, rules }
+    }
+
+    /// Says beforehand what rules would ask a call for, and what is at hand: its method.
+    #[inline]
+    pub(crate) fn tell<'r>(&self, values: &mut Values<'r>, quota: &Quota<'r>) {
+        if let Some(slot) = self.method {
+            values.know(slot, quota.called());
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -48,11 +61,11 @@ impl Plan {
         &self.rules
     }
 
-    /// The number of the first rule from `from` on that applies to a call.
+    /// The number of the next rule that applies to a call.
     #[inline]
-    pub(crate) fn next(&self, values: &mut Values<'_>, from: usize) -> Option<usize> {
+    pub(crate) fn next(&self, values: &mut Values<'_>, walk: &mut Walk) -> Option<usize> {
         // One candidate a rule, so their numbers are the same.
-        self.candidates.next(values, from).map(|found| found.rule)
+        self.candidates.go_on(values, walk).map(|found| found.rule)
     }
 
     /// The labels that rules ask for, by slot.

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::limit::micros;
@@ -76,10 +76,20 @@ impl Shares {
         Ok(())
     }
 
-    /// Has somebody told of the next use, and of each first one after it was [asked](Self::was_used) for.
+    /// Has somebody told of the next use, and of each first one after it was [asked](Self::was_used) for. Whoever was told
+    /// before is not any more.
     pub(crate) fn listen(&self, listener: Arc<dyn Listener>) {
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+        *self.listener() = Some(listener);
         self.used.store(false, Ordering::Release);
+    }
+
+    /// No limiter counts it any more, says `listener`; that is left unheard if somebody else listens by now.
+    pub(crate) fn leave<L: Listener + 'static>(&self, listener: &Arc<L>, now: u64) {
+        // Held until it is done, so that who listens next joins it afterwards.
+        let told = self.listener();
+        if told.as_ref().is_some_and(|told| std::ptr::addr_eq(Arc::as_ptr(told), Arc::as_ptr(listener))) {
+            self.all.iter().for_each(|(_, share)| share.unanswered(now));
+        }
     }
 
     /// Whether calls used it since this was last asked.
@@ -90,12 +100,16 @@ impl Shares {
     #[cold]
     fn tell(&self) {
         if !self.used.swap(true, Ordering::AcqRel) {
-            // One pointer that is replaced as a whole: a panic leaves nothing half done.
-            let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let listener = self.listener().clone();
             if let Some(listener) = listener {
                 listener.used();
             }
         }
+    }
+
+    fn listener(&self) -> MutexGuard<'_, Option<Arc<dyn Listener>>> {
+        // One pointer that is replaced as a whole: a panic leaves nothing half done.
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes back a call that was counted at `then` and is not made.

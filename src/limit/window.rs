@@ -80,6 +80,10 @@ impl Window {
     /// Takes back a call that was counted at `then` and is not made.
     pub(crate) fn give_back(&self, then: u64) {
         let mut done = number(then, self.slice);
+        // There is nothing to take back of a window that was made anew meanwhile, and below zero it would be full.
+        if self.is_idle(then) {
+            return;
+        }
         loop {
             let state = self.state.load(Ordering::Acquire);
             let (slice, calls) = unpack(state);
@@ -122,15 +126,14 @@ impl Window {
     fn advance(&self, now: u64) -> u64 {
         let current = number(now, self.slice);
         let mut state = self.state.load(Ordering::Acquire);
+        let mut noted = None;
         loop {
             let (slice, calls) = unpack(state);
             if !is_after(current, slice) {
                 return state;
             }
             // The ring first: who sees the new slice finds what there was before it.
-            for back in 0..current.wrapping_sub(slice).min(SLICES) {
-                self.note(current.wrapping_sub(back), calls);
-            }
+            noted = Some(self.note_before(current, (slice, calls), noted));
             let advanced = pack(current, calls);
             match self.state.compare_exchange(state, advanced, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return advanced,
@@ -139,12 +142,21 @@ impl Window {
         }
     }
 
+    /// Notes of all slices up to `current` how many calls there were before them; that number.
+    fn note_before(&self, current: u32, (slice, calls): (u32, u32), mistaken: Option<u32>) -> u32 {
+        for back in 0..current.wrapping_sub(slice).min(SLICES) {
+            self.note(current.wrapping_sub(back), calls, mistaken);
+        }
+        calls
+    }
+
     /// Notes how many calls there were before a slice. Of several who do so, the one that knows most is right: calls were
-    /// counted into the slice before until the last moment.
-    fn note(&self, slice: u32, calls: u32) {
+    /// counted into the slice before until the last moment. But who noted a number before a call was given back was
+    /// `mistaken`.
+    fn note(&self, slice: u32, calls: u32, mistaken: Option<u32>) {
         let newer = |noted| {
             let (of, before) = unpack(noted);
-            let newer = is_after(slice, of) || (slice == of && is_after(calls, before));
+            let newer = is_after(slice, of) || (slice == of && (is_after(calls, before) || mistaken == Some(before)));
             newer.then(|| pack(slice, calls))
         };
         // Fails only if there is nothing newer to note.
@@ -411,6 +423,23 @@ mod tests {
         let later = 50_000 * 61 + 3 * SECOND;
         (0..10).for_each(|_| assert_eq!(window.take(later), Ok(())));
         assert!(window.take(later).is_err());
+    }
+
+    #[test]
+    fn what_is_given_back_while_a_slice_begins_is_no_call_before_it() {
+        let window = window(10);
+        window.take(0).unwrap();
+        // As `advance` does it, with somebody who gives back in the middle.
+        let (stale, next) = (window.state.load(Ordering::Relaxed), window.slice);
+        let noted = window.note_before(1, unpack(stale), None);
+        window.give_back(0);
+        let (slice, calls) = unpack(window.state.load(Ordering::Relaxed));
+        window.note_before(1, (slice, calls), Some(noted));
+        window.advance(next);
+        assert_eq!(unpack(window.slot(1).load(Ordering::Relaxed)), (1, 0));
+        for at in 1..130 {
+            assert!(window.is_idle(at * next), "in slice {at}");
+        }
     }
 
     proptest! {

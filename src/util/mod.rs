@@ -1,5 +1,6 @@
 //! Tools that know nothing of Polaris: tasks, back-off, time, deadlines, hashing, hosts, files, connections.
 
+pub(crate) mod alone;
 pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod connect;

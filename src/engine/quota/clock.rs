@@ -3,8 +3,9 @@
 //! *Problem.* To read the machine's clock costs more than all the rest of a check, and windows need to know the time only
 //! to a 64th of their length. *Choice.* While calls are many, a task writes the time down every other millisecond, and a
 //! check reads what is written. It starts when calls are many and ends when they are few, so an idle process does not
-//! tick. *Invariant.* A check never uses a time that is late by much although the task is starved: every sixteenth
-//! check of a thread reads the clock itself, and if the task is behind, all do so until it has caught up.
+//! tick. *Invariant.* If the task is starved, no more than fifteen checks of a thread use an old time: every sixteenth
+//! reads the clock itself, and if the task is behind, all do so until it has caught up. Rules with amounts so small that
+//! this would matter have the clock read for each call.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::limit::limiter::Clock;
+use crate::util::alone::Alone;
 use crate::util::task::TaskScope;
 
 /// How often the time is written down.
@@ -27,6 +29,12 @@ const WORTH: u32 = 512;
 /// By how much the task may be behind, in microseconds.
 const BEHIND: u64 = 6_000;
 
+/// How many calls may be told an old time before that is noticed: up to so many of each thread that can run.
+pub(super) fn told_old() -> u32 {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::from(SAMPLED - 1).saturating_mul(u32::try_from(threads).unwrap_or(u32::MAX))
+}
+
 thread_local! {
     static CHECKS: Cell<u8> = const { Cell::new(0) };
 }
@@ -38,8 +46,8 @@ pub(crate) struct QuotaClock {
     /// What is written down; zero while nothing is.
     written: AtomicU64,
     ticking: AtomicBool,
-    /// Reads of the machine's clock since `since`.
-    reads: AtomicU32,
+    /// Reads of the machine's clock since `since`. Every thread counts here, and every check reads what is `written`.
+    reads: Alone<AtomicU32>,
     since: AtomicU64,
     /// Where the task runs; none: every check reads the clock.
     scope: Option<TaskScope>,
@@ -54,7 +62,7 @@ impl QuotaClock {
             origin: Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or_else(Instant::now),
             written: AtomicU64::new(0),
             ticking: AtomicBool::new(false),
-            reads: AtomicU32::new(0),
+            reads: Alone::default(),
             since: AtomicU64::new(0),
             scope,
             this: Weak::clone(this),
@@ -79,7 +87,7 @@ impl QuotaClock {
     #[cold]
     fn read(&self, written: u64) -> u64 {
         let now = self.micros();
-        let reads = self.reads.fetch_add(1, Ordering::Relaxed);
+        let reads = self.reads.0.fetch_add(1, Ordering::Relaxed);
         if written == 0 {
             self.consider(now, reads);
         } else if now.saturating_sub(written) > BEHIND {
@@ -94,7 +102,7 @@ impl QuotaClock {
         let since = self.since.load(Ordering::Relaxed);
         if now.saturating_sub(since) > u64::from(TICKS) * 2_000 {
             self.since.store(now, Ordering::Relaxed);
-            self.reads.store(0, Ordering::Relaxed);
+            self.reads.0.store(0, Ordering::Relaxed);
         } else if reads >= WORTH && !self.ticking.load(Ordering::Relaxed) {
             self.start();
         }
@@ -112,12 +120,12 @@ impl QuotaClock {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.reads.store(0, Ordering::Relaxed);
+            self.reads.0.store(0, Ordering::Relaxed);
             for _ in 0..TICKS {
                 interval.tick().await;
                 self.written.store(self.micros(), Ordering::Relaxed);
             }
-            if self.reads.load(Ordering::Relaxed) < WORTH / u32::from(SAMPLED) {
+            if self.reads.0.load(Ordering::Relaxed) < WORTH / u32::from(SAMPLED) {
                 return;
             }
         }

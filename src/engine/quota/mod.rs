@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     troubles: Arc<Troubles>,
     options: QuotaOptions,
     clock: Arc<QuotaClock>,
+    /// The smallest amount of which so many calls as may be told an old time are no more than a twentieth.
+    coarse_from: u32,
     transport: Transport,
     clusters: Clusters,
     room: Arc<Room>,
@@ -128,6 +130,7 @@ impl Quotas {
             registry: engine.registry().clone(),
             gate: Arc::clone(engine.gate()),
             troubles: Arc::clone(engine.troubles()),
+            coarse_from: clock::told_old().saturating_mul(20),
             clock: QuotaClock::new((!options.exact_clock).then(|| scope.clone())),
             scope,
             transport,
@@ -178,7 +181,7 @@ impl Quotas {
     pub(crate) fn check_service(&self, service: &LimitedService, quota: &Quota<'_>) -> Result<Decision> {
         self.0.gate.check()?;
         if !self.0.options.enable {
-            return Ok(Decision::Granted(Permit::default()));
+            return Ok(Decision::Granted(Permit::new()));
         }
         self.decide(service, quota, None)
     }
@@ -211,7 +214,7 @@ impl Quotas {
             return GetQuotaFuture::done(Err(QuotaError::Failed(error)));
         }
         if !shared.options.enable {
-            return GetQuotaFuture::done(Ok(Permit::default()));
+            return GetQuotaFuture::done(Ok(Permit::new()));
         }
         let services = shared.services.load();
         let decision =
@@ -247,7 +250,10 @@ impl Quotas {
     pub(crate) async fn wait_for_rules(&self, service: &LimitedService, within: Duration) -> Option<Error> {
         let within = if service.is_worth_waiting() { within } else { Duration::ZERO };
         let unknown = self.ready(service, within).await.err()?;
-        service.has_waited_in_vain();
+        // Who had little patience says nothing for others.
+        if within >= self.0.options.api_timeout {
+            service.has_waited_in_vain();
+        }
         Some(unknown)
     }
 

@@ -30,11 +30,16 @@ pub enum Decision {
 /// The right to make one call. To be held while it is served: a rule that limits calls at the same time counts the call
 /// until the permit is dropped. Nothing else depends on it.
 #[must_use = "a call is under way while its permit is held"]
-#[derive(Default)]
 pub struct Permit {
     /// The slot that the call has entered: almost always none.
     entered: Option<Arc<Slot>>,
-    also: Vec<Arc<Slot>>,
+    /// What hardly any permit has: apart, so that permits are small.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Default)]
+struct Rare {
+    also_entered: Vec<Arc<Slot>>,
     unknown: Option<Error>,
 }
 
@@ -74,15 +79,21 @@ pub enum QuotaError {
 // === impl Permit ===
 
 impl Permit {
+    /// Of a call that is under way nowhere.
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self { entered: None, rare: None }
+    }
+
     /// Of a call that was let pass although its quota is not known.
     pub(crate) fn unknown_because(error: Error) -> Self {
-        Self { entered: None, also: Vec::new(), unknown: Some(error) }
+        Self { entered: None, rare: Some(Box::new(Rare { unknown: Some(error), ..Rare::default() })) }
     }
 
     pub(crate) fn enter(&mut self, slot: Arc<Slot>) {
         match &self.entered {
             None => self.entered = Some(slot),
-            Some(_) => self.also.push(slot),
+            Some(_) => self.rare.get_or_insert_default().also_entered.push(slot),
         }
     }
 
@@ -91,34 +102,35 @@ impl Permit {
         self.take().for_each(|slot| slot.limiter.give_back(Taken::Entered));
     }
 
-    /// Somebody else says when the call is over.
-    pub(crate) fn hand_over(mut self) {
-        self.take().for_each(drop);
+    /// Where the call has entered: whoever is told says when it is over.
+    pub(crate) fn hand_over(mut self) -> impl Iterator<Item = Arc<Slot>> {
+        self.take()
     }
 
     fn take(&mut self) -> impl Iterator<Item = Arc<Slot>> + use<> {
-        self.entered.take().into_iter().chain(std::mem::take(&mut self.also))
+        let also = self.rare.as_mut().map(|rare| std::mem::take(&mut rare.also_entered));
+        self.entered.take().into_iter().chain(also.unwrap_or_default())
     }
 
     /// Why it is not known whether the rules allow the call: it was admitted unseen. None where they were asked.
     #[must_use]
     pub fn unknown(&self) -> Option<&Error> {
-        self.unknown.as_ref()
+        self.rare.as_ref()?.unknown.as_ref()
     }
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(slot) = self.entered.take() {
-            slot.limiter.leave();
-            self.also.iter().for_each(|slot| slot.limiter.leave());
+        if self.entered.is_some() {
+            self.take().for_each(|slot| slot.limiter.leave());
         }
     }
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("unknown", &self.unknown).finish_non_exhaustive()
+        f.debug_struct("Permit").field("unknown", &self.unknown()).finish_non_exhaustive()
     }
 }
 
@@ -150,7 +162,7 @@ impl Ticket {
     /// Takes the permit at once, for callers who wait by their own means: they promise to make the call no sooner than
     /// after [`wait`](Self::wait).
     pub fn into_permit(mut self) -> Permit {
-        let mut permit = Permit::default();
+        let mut permit = Permit::new();
         let taken = self.0.take().map(|place| place.taken).unwrap_or_default();
         for (slot, _) in taken.into_iter().filter(|(_, taken)| *taken == Taken::Entered) {
             permit.enter(slot);
@@ -194,8 +206,8 @@ impl Limited {
         self.read(|rules| rules.rule(self.at).and_then(|rule| rule.response.as_deref()))
     }
 
-    /// How long the rule refuses all such calls at least; zero where it depends on other calls alone, as that they come to
-    /// an end. None where it refuses them for good.
+    /// How long the rule refuses all such calls, unless others give back what they have taken; zero where it depends on
+    /// other calls alone, as that they come to an end. None where it refuses them for good.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -261,7 +273,8 @@ impl std::error::Error for QuotaError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Limited(_) => None,
-            Self::Failed(error) => Some(error),
+            // The error itself is told by `Display`.
+            Self::Failed(error) => std::error::Error::source(error),
         }
     }
 }

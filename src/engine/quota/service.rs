@@ -8,15 +8,15 @@ use arc_swap::ArcSwapOption;
 
 use crate::config::OnUnknown;
 use crate::engine::quota::Shared;
-use crate::engine::quota::active::{ActiveRule, Asking, RuleUsage};
+use crate::engine::quota::active::{ActiveRule, Asking, Counting, RuleUsage};
 use crate::engine::quota::outcome::{Decision, Limited, Permit, Place, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limit::limiter::{Clock, Taken};
 use crate::limit::plan::Plan;
-use crate::model::candidates::Values;
+use crate::model::candidates::{Values, Walk};
 use crate::model::key::ServiceKey;
 use crate::model::request::quota::Quota;
-use crate::model::rule::limit::{Limit, LimitRule};
+use crate::model::rule::limit::{Limit, LimitRule, Scope};
 use crate::model::snapshot::{Resource, RuleSet};
 use crate::registry::{EntryState, Pin};
 
@@ -46,15 +46,19 @@ pub(crate) struct InForce {
     pub(crate) service: ServiceKey,
     plan: Plan,
     rules: Box<[Arc<ActiveRule>]>,
+    /// Whether the time of each call is to be exact: a few that count into an old slice would be a part of what may pass.
+    exact: bool,
     /// What they were made of; none where the service does not exist.
     source: Option<Arc<RuleSet>>,
 }
 
-/// Moments of paced rules that a call was given, in the order of the rules.
+/// Moments that a call was given by paced rules, each with the number of its rule.
 struct Places {
-    few: [u64; PLACES],
-    more: Vec<u64>,
+    few: [(usize, u64); PLACES],
+    more: Vec<(usize, u64)>,
     len: usize,
+    /// The rules that had no slot for the call.
+    uncounted: Vec<usize>,
 }
 
 // === impl LimitedService ===
@@ -125,31 +129,29 @@ impl LimitedService {
         let in_force = self.in_force.load();
         let rules = in_force.as_deref()?;
         if rules.plan.is_empty() {
-            return Some(Decision::Granted(Permit::default()));
+            return Some(Decision::Granted(Permit::new()));
         }
-        let now = shared.clock.coarse();
+        let now = if rules.exact { shared.clock.micros() } else { shared.clock.coarse() };
         let mut values = Values::new(Some(quota));
-        let (mut permit, mut places, mut from) = (Permit::default(), Places::new(), 0);
-        while let Some(at) = rules.plan.next(&mut values, from) {
-            from = at + 1;
+        rules.plan.tell(&mut values, quota);
+        let (mut permit, mut places, mut walk, mut taken) = (Permit::new(), Places::new(), Walk::default(), false);
+        while let Some(at) = rules.plan.next(&mut values, &mut walk) {
             let Some(active) = rules.rules.get(at) else { break };
-            match rules.asking(at, &mut values, now).map(|mut call| (active.take(shared, &mut call), call)) {
-                Some((Ok(Some(Taken::Entered)), mut call)) => {
-                    if let Some(slot) = active.slot(&mut call) {
-                        permit.enter(slot);
-                    }
-                }
-                Some((Ok(Some(Taken::Placed(place))), _)) => places.push(place),
-                Some((Ok(_), _)) => {}
-                Some((Err(retry_after), _)) => {
+            match rules.asking(at, &mut values, now).map(|mut call| active.take(shared, &mut call)) {
+                Some(Ok(Counting::Counted)) => {}
+                Some(Ok(Counting::Uncounted)) => places.uncounted.push(at),
+                Some(Ok(Counting::Placed(place))) => places.push(at, place),
+                Some(Ok(Counting::Entered(slot))) => permit.enter(slot),
+                Some(Err(retry_after)) => {
                     active.count_limited();
-                    if at > 0 {
+                    if taken {
                         rules.give_back(&mut values, now, at, permit, &places);
                     }
                     return Some(Decision::Limited(Limited { rules: in_force, at, retry_after }));
                 }
                 None => break,
             }
+            taken = true;
         }
         if places.len == 0 || places.latest() <= shared.clock.exact() {
             return Some(Decision::Granted(permit));
@@ -158,6 +160,7 @@ impl LimitedService {
     }
 
     /// What becomes of a call while the rules are not known.
+    #[cold]
     pub(super) fn undecided(&self, on_unknown: OnUnknown, error: Option<Error>) -> Result<Decision> {
         if let Some(refused) = &self.refused {
             return Err(refused.clone());
@@ -230,7 +233,12 @@ impl InForce {
             kept.cloned().unwrap_or_else(|| Arc::new(ActiveRule::new(service, planned, shared)))
         });
         let rules = rules.collect();
-        Self { service: service.clone(), plan, rules, source }
+        let amounts = limits.iter().flat_map(|rules| &rules.rules).filter_map(|rule| match &rule.limit {
+            Limit::Quota { amounts, scope: Scope::Local } => amounts.iter().map(|amount| amount.calls).min(),
+            _ => None,
+        });
+        let exact = amounts.min().is_some_and(|least| least < shared.coarse_from);
+        Self { service: service.clone(), plan, rules, exact, source }
     }
 
     pub(super) fn rule(&self, at: usize) -> Option<&LimitRule> {
@@ -243,7 +251,8 @@ impl InForce {
         Some(Asking { service: &self.service, text, labels: self.plan.slots(), values, now })
     }
 
-    /// What each rule before `until` took of this call, in their order.
+    /// What each rule before `until` took of this call, in their order; but for where it is under way, which its permit
+    /// knows.
     fn taken(
         &self,
         values: &mut Values<'_>,
@@ -252,18 +261,17 @@ impl InForce {
         places: &Places,
         mut then: impl FnMut(usize, &mut Asking<'_, '_>, Taken),
     ) {
-        let (mut from, mut place) = (0, 0);
-        while let Some(at) = self.plan.next(values, from).filter(|at| *at < until) {
-            from = at + 1;
-            let Some(mut call) = self.asking(at, values, now) else { return };
+        let mut walk = Walk::default();
+        while let Some(at) = self.plan.next(values, &mut walk).filter(|at| *at < until) {
             let taken = match self.rules.get(at).map(|active| &active.rule.limit) {
-                Some(Limit::Paced { .. }) => {
-                    place += 1;
-                    Taken::Placed(places.get(place - 1))
-                }
-                Some(Limit::Concurrent(_)) => Taken::Entered,
-                _ => Taken::Counted(now),
+                Some(Limit::Quota { .. }) if !places.uncounted.contains(&at) => Taken::Counted(now),
+                Some(Limit::Paced { .. }) => match places.of(at) {
+                    Some(place) => Taken::Placed(place),
+                    None => continue,
+                },
+                _ => continue,
             };
+            let Some(mut call) = self.asking(at, values, now) else { return };
             then(at, &mut call, taken);
         }
     }
@@ -273,8 +281,7 @@ impl InForce {
     fn give_back(&self, values: &mut Values<'_>, now: u64, until: usize, permit: Permit, places: &Places) {
         permit.revoke();
         self.taken(values, now, until, places, |at, call, taken| {
-            let slot = self.rules.get(at).filter(|_| taken != Taken::Entered).and_then(|active| active.slot(call));
-            if let Some(slot) = slot {
+            if let Some(slot) = self.rules.get(at).and_then(|active| active.slot(call)) {
                 slot.limiter.give_back(taken);
             }
         });
@@ -290,7 +297,8 @@ impl InForce {
         permit: Permit,
         places: &Places,
     ) -> Ticket {
-        let mut all = Vec::new();
+        // The ticket has all of it from now on.
+        let mut all: Vec<_> = permit.hand_over().map(|slot| (slot, Taken::Entered)).collect();
         self.taken(values, now, usize::MAX, places, |at, call, taken| {
             let Some(active) = self.rules.get(at) else { return };
             if matches!(taken, Taken::Placed(place) if place == places.latest()) {
@@ -298,8 +306,6 @@ impl InForce {
             }
             all.extend(active.slot(call).map(|slot| (slot, taken)));
         });
-        // The ticket has all of it now.
-        permit.hand_over();
         Ticket::new(Place { at: shared.clock.instant(places.latest()), taken: all, scope: shared.scope.clone() })
     }
 }
@@ -308,22 +314,26 @@ impl InForce {
 
 impl Places {
     const fn new() -> Self {
-        Self { few: [0; PLACES], more: Vec::new(), len: 0 }
+        Self { few: [(0, 0); PLACES], more: Vec::new(), len: 0, uncounted: Vec::new() }
     }
 
-    fn push(&mut self, place: u64) {
+    fn push(&mut self, rule: usize, place: u64) {
         match self.few.get_mut(self.len) {
-            Some(free) => *free = place,
-            None => self.more.push(place),
+            Some(free) => *free = (rule, place),
+            None => self.more.push((rule, place)),
         }
         self.len += 1;
     }
 
-    fn get(&self, at: usize) -> u64 {
-        self.few.get(at).or_else(|| self.more.get(at - PLACES)).copied().unwrap_or_default()
+    fn all(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.few.iter().take(self.len).chain(&self.more).copied()
+    }
+
+    fn of(&self, rule: usize) -> Option<u64> {
+        self.all().find(|(of, _)| *of == rule).map(|(_, place)| place)
     }
 
     fn latest(&self) -> u64 {
-        (0..self.len).map(|at| self.get(at)).max().unwrap_or_default()
+        self.all().map(|(_, place)| place).max().unwrap_or_default()
     }
 }

@@ -6,14 +6,15 @@
 //! what is not used any more is dropped from outside. *Invariant.* There are never more slots than allowed, and none is
 //! dropped while what it counted matters.
 
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use papaya::HashMap;
+use papaya::{Equivalent, HashMap};
 use tokio::sync::Notify;
 
 use crate::limit::limiter::{Clock, Limiter};
-use crate::util::hash::SeededHash;
+use crate::util::hash::{NameHasher, SeededHash};
 
 /// Ends each value in a key: no text has this byte.
 const END: u8 = 0xFF;
@@ -37,7 +38,8 @@ pub(crate) enum Slots {
 
 /// One for each combination of values.
 pub(crate) struct Table {
-    slots: HashMap<Box<[u8]>, Arc<Slot>, SeededHash>,
+    slots: HashMap<Key, Arc<Slot>, Ready>,
+    hash: SeededHash,
     room: Arc<Room>,
 }
 
@@ -50,8 +52,20 @@ pub(crate) struct Room {
     pub(crate) full: Notify,
 }
 
+/// A combination of values that has a slot.
+struct Key {
+    hash: u64,
+    bytes: Box<[u8]>,
+}
+
+/// Passes on a hash that is there already.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ready(u64);
+
 /// A combination of values, to be looked up.
 pub(crate) struct Combination {
+    /// Of the values as they come: to read them again from here, where they were only just written, takes longer.
+    hash: NameHasher,
     short: [u8; SHORT],
     len: usize,
     long: Vec<u8>,
@@ -76,13 +90,19 @@ impl Slot {
 
 impl Table {
     pub(crate) fn new(room: Arc<Room>, seed: u64) -> Self {
-        Self { slots: HashMap::with_hasher(SeededHash::new(seed)), room }
+        Self { slots: HashMap::with_hasher(Ready::default()), hash: SeededHash::new(seed), room }
+    }
+
+    /// A combination to be looked up here, without values yet.
+    #[inline]
+    pub(crate) fn combination(&self) -> Combination {
+        Combination { hash: self.hash.build_hasher(), short: [0; SHORT], len: 0, long: Vec::new() }
     }
 
     /// What `then` says of the slot of this combination, if there is one.
     #[inline]
     pub(crate) fn with<T>(&self, key: &Combination, then: impl FnOnce(&Arc<Slot>) -> T) -> Option<T> {
-        self.slots.pin().get(key.bytes()).map(then)
+        self.slots.pin().get(key).map(then)
     }
 
     /// The slot of this combination, made if there is room for it.
@@ -92,7 +112,7 @@ impl Table {
             return None;
         }
         let (made, slots) = (Slot::new(make()), self.slots.pin());
-        let there = slots.get_or_insert(key.bytes().into(), Arc::clone(&made));
+        let there = slots.get_or_insert(key.to_key(), Arc::clone(&made));
         if !Arc::ptr_eq(there, &made) {
             self.room.leave(1);
         }
@@ -101,17 +121,15 @@ impl Table {
 
     /// Drops the slots in which nothing matters any more; `gone` is told of each.
     pub(crate) fn purge(&self, clock: &impl Clock, gone: impl Fn(&Slot)) {
-        let now = clock.coarse();
-        let mut dropped = 0;
-        self.slots.pin().retain(|_, slot| {
-            let keep = !slot.limiter.is_idle(now, clock);
-            if !keep {
+        let (now, slots) = (clock.coarse(), self.slots.pin());
+        for (key, slot) in &slots {
+            // Not `retain`: it may ask about a slot again that is moved meanwhile, and each has one place to give back.
+            let is_idle = |slot: &Slot| slot.limiter.is_idle(now, clock);
+            if is_idle(slot) && matches!(slots.remove_if(key, |_, slot| is_idle(slot)), Ok(Some(_))) {
                 gone(slot);
-                dropped += 1;
+                self.room.leave(1);
             }
-            keep
-        });
-        self.room.leave(dropped);
+        }
     }
 
     pub(crate) fn for_each(&self, mut then: impl FnMut(&Slot)) {
@@ -172,12 +190,8 @@ impl Room {
 
 impl Combination {
     #[inline]
-    pub(crate) fn new() -> Self {
-        Self { short: [0; SHORT], len: 0, long: Vec::new() }
-    }
-
-    #[inline]
     pub(crate) fn push(&mut self, value: &str) {
+        self.hash.write(value.as_bytes());
         let end = self.len + value.len();
         match self.short.get_mut(self.len..=end) {
             Some(place) if self.long.is_empty() => {
@@ -205,10 +219,66 @@ impl Combination {
         if self.long.is_empty() { self.short.get(..self.len).unwrap_or_default() } else { &self.long }
     }
 
+    fn to_key(&self) -> Key {
+        Key { hash: self.hash.finish(), bytes: self.bytes().into() }
+    }
+
     /// The values that were pushed.
     pub(crate) fn values(&self) -> Vec<&str> {
         let ended = self.bytes().split_inclusive(|byte| *byte == END);
         ended.filter_map(|value| str::from_utf8(value.split_last()?.1).ok()).collect()
+    }
+}
+
+impl Hash for Combination {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash.finish());
+    }
+}
+
+impl Equivalent<Key> for Combination {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.hash.finish() == key.hash && *self.bytes() == *key.bytes
+    }
+}
+
+// === impl Key ===
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.bytes == other.bytes
+    }
+}
+
+impl Eq for Key {}
+
+// === impl Ready ===
+
+impl BuildHasher for Ready {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        *self
+    }
+}
+
+impl Hasher for Ready {
+    fn write(&mut self, _: &[u8]) {
+        debug_assert!(false, "only hashes are written");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -232,7 +302,11 @@ mod tests {
     }
 
     fn combination(values: &[&str]) -> Combination {
-        let mut combination = Combination::new();
+        of(&Table::new(Arc::new(Room::new(1)), 7), values)
+    }
+
+    fn of(table: &Table, values: &[&str]) -> Combination {
+        let mut combination = table.combination();
         for value in values {
             combination.push(value);
         }
@@ -247,10 +321,10 @@ mod tests {
     fn there_are_never_more_slots_than_there_is_room_for() {
         let room = Arc::new(Room::new(3));
         let (a, b) = (Table::new(Arc::clone(&room), 1), Table::new(Arc::clone(&room), 2));
-        let made = |table: &Table, name: &str| table.make(&combination(&[name]), gauge).is_some();
+        let made = |table: &Table, name: &str| table.make(&of(table, &[name]), gauge).is_some();
         assert!(made(&a, "1") && made(&a, "2") && made(&b, "1"));
         assert!(!made(&a, "3") && room.is_full() && room.taken() == 3);
-        a.with(&combination(&["2"]), |slot| slot.limiter.take(1, &Still).unwrap()).unwrap();
+        a.with(&of(&a, &["2"]), |slot| slot.limiter.take(1, &Still).unwrap()).unwrap();
         a.purge(&Still, |_| {});
         assert_eq!((a.len(), room.taken()), (1, 2), "what is under way stays");
         assert!(made(&a, "2") && made(&a, "3"));
@@ -268,7 +342,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for n in 0..200 {
-                        let key = combination(&[&n.to_string()]);
+                        let key = of(&table, &[&n.to_string()]);
                         let found = table.with(&key, Arc::clone);
                         assert!(found.or_else(|| table.make(&key, gauge)).is_some());
                     }

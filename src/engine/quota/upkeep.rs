@@ -1,12 +1,15 @@
 //! What happens to quotas in the background: rules that change, and windows that nobody uses any more.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::engine::quota::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::model::key::{ResourceKind, ServiceKey};
+use crate::util::deadline::after;
 
 /// The shortest time between two purges, however full it is.
 const PURGE_PAUSE: Duration = Duration::from_millis(100);
@@ -28,9 +31,15 @@ pub(super) async fn follow(shared: Arc<Shared>) {
 
 /// Drops windows that count nothing that matters, and forgets services that nobody asks about.
 pub(super) async fn purge(shared: Arc<Shared>) {
+    let mut due = after(Instant::now(), shared.options.purge_interval);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(shared.options.purge_interval) => shared.forget_unused(),
+            // First, so that it comes about however often it is full.
+            biased;
+            () = tokio::time::sleep_until(due) => {
+                shared.forget_unused();
+                due = after(Instant::now(), shared.options.purge_interval);
+            }
             () = shared.room.full.notified() => {}
         }
         shared.services.load().values().for_each(|service| service.purge(&*shared.clock));
@@ -54,8 +63,23 @@ impl Shared {
         let unused: Vec<_> =
             self.services.load().values().filter(|service| is_unused(service)).map(|s| s.key().clone()).collect();
         if !unused.is_empty() {
-            self.change(|map| unused.iter().for_each(|key| drop(map.remove(key))));
+            self.forget(&unused);
             self.troubles.forget(|key| key.kind == ResourceKind::RateLimit && unused.contains(&key.service));
+        }
+    }
+
+    /// Takes services off the map, but for those that somebody is just taking a handle of: a handle to a service that is
+    /// not in the map would never see another rule.
+    fn forget(&self, keys: &[ServiceKey]) {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = super::Map::clone(&self.services.load());
+        let removed: Vec<_> = keys.iter().filter_map(|key| map.remove_entry(key)).collect();
+        self.services.store(Arc::new(map.clone()));
+        // Whoever still looks at the map of before keeps it, and so what is in it.
+        let wanted: Vec<_> = removed.into_iter().filter(|(_, service)| Arc::strong_count(service) > 1).collect();
+        if !wanted.is_empty() {
+            map.extend(wanted);
+            self.services.store(Arc::new(map));
         }
     }
 

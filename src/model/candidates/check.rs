@@ -13,6 +13,8 @@ use crate::util::text::same;
 pub(crate) enum Check {
     /// It is this text: most conditions are, and this is the fastest that they can be asked.
     Is(Arc<str>, Matcher),
+    /// It is this path, with or without a `/` behind it.
+    IsPath(Arc<str>, Matcher),
     Text(Matcher),
     /// The label is there, whatever it says.
     Present,
@@ -31,6 +33,9 @@ impl Check {
                 let matcher = condition.text().filter(|matcher| !matcher.is_any())?.clone();
                 match matcher.tokens() {
                     Some([only]) => Self::Is(Arc::clone(only), matcher),
+                    Some([path, spelled]) if !path.ends_with('/') && spelled.strip_suffix('/') == Some(path) => {
+                        Self::IsPath(Arc::clone(path), matcher)
+                    }
                     _ => Self::Text(matcher),
                 }
             }
@@ -46,6 +51,7 @@ impl Check {
     pub(super) fn holds(&self, value: Option<&str>, labels: Option<&dyn Labels>) -> bool {
         match self {
             Self::Is(text, _) => value.is_some_and(|value| same(text, value)),
+            Self::IsPath(path, _) => value.is_some_and(|value| same(path, value.strip_suffix('/').unwrap_or(value))),
             Self::Text(matcher) => matcher.matches(value),
             Self::Present => value.is_some(),
             Self::Variable { condition, ours } => {
@@ -61,7 +67,7 @@ impl Check {
     pub(super) fn cost(&self) -> u8 {
         match self {
             Self::Present => 0,
-            Self::Is(..) => 1,
+            Self::Is(..) | Self::IsPath(..) => 1,
             Self::Text(matcher) => match matcher.kind() {
                 MatchKind::Exact | MatchKind::NotEquals | MatchKind::Range => 2,
                 MatchKind::In | MatchKind::NotIn => 3,
@@ -79,7 +85,7 @@ impl Check {
     /// The values that it is true for, if it is for those only.
     pub(super) fn tokens(&self) -> Option<&[Arc<str>]> {
         match self {
-            Self::Is(_, matcher) | Self::Text(matcher) => matcher.tokens(),
+            Self::Is(_, matcher) | Self::IsPath(_, matcher) | Self::Text(matcher) => matcher.tokens(),
             Self::Present | Self::Variable { .. } => None,
         }
     }
@@ -87,7 +93,7 @@ impl Check {
     /// The values that it is false for, if it is for those only.
     pub(super) fn excluded(&self) -> Option<&[Arc<str>]> {
         match self {
-            Self::Is(_, matcher) | Self::Text(matcher) => matcher.excluded(),
+            Self::Is(_, matcher) | Self::IsPath(_, matcher) | Self::Text(matcher) => matcher.excluded(),
             Self::Present | Self::Variable { .. } => None,
         }
     }
@@ -96,7 +102,9 @@ impl Check {
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Is(_, matcher) | Self::Text(matcher) => write!(f, "{} {:?}", matcher.kind(), matcher.value()),
+            Self::Is(_, matcher) | Self::IsPath(_, matcher) | Self::Text(matcher) => {
+                write!(f, "{} {:?}", matcher.kind(), matcher.value())
+            }
             Self::Present => f.write_str("there"),
             Self::Variable { condition, .. } => write!(f, "{} variable {:?}", condition.kind(), condition.name()),
         }

@@ -25,6 +25,14 @@ type Bits = [u64; WORDS];
 #[derive(Debug)]
 pub(crate) struct RuleIndex(Box<[Chunk]>);
 
+/// How far a walk over all that match has come.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    chunk: usize,
+    /// The candidates of it that may match and are still to be looked at; none before it is begun.
+    rest: Option<Bits>,
+}
+
 #[derive(Debug)]
 struct Chunk {
     first: usize,
@@ -61,24 +69,36 @@ impl RuleIndex {
             if let Some(skip) = from.checked_sub(chunk.first) {
                 keep_from(&mut bits, skip);
             }
-            for column in &chunk.columns {
-                values.with(column.slot, slots, |value| and(&mut bits, column.row(value)));
-                if bits.iter().all(|word| *word == 0) {
-                    break;
-                }
-            }
-            for (n, word) in bits.iter().enumerate() {
-                let mut word = *word;
-                while word != 0 {
-                    let at = chunk.first + n * 64 + word.trailing_zeros() as usize;
-                    if let Some(answer) = verify(at, values) {
-                        return Some(answer);
-                    }
-                    word &= word - 1;
-                }
+            chunk.narrow(&mut bits, values, slots);
+            let found = chunk.take_first(&mut bits, values, &verify);
+            if found.is_some() {
+                return found;
             }
         }
         None
+    }
+
+    /// The answer of `verify` about the next candidate of a walk that it has one about: each chunk is narrowed once.
+    pub(super) fn go_on<T>(
+        &self,
+        progress: &mut Progress,
+        values: &mut Values<'_>,
+        slots: &[LabelKey],
+        verify: impl Fn(usize, &mut Values<'_>) -> Option<T>,
+    ) -> Option<T> {
+        loop {
+            let chunk = self.0.get(progress.chunk)?;
+            let rest = progress.rest.get_or_insert_with(|| {
+                let mut bits = chunk.all;
+                chunk.narrow(&mut bits, values, slots);
+                bits
+            });
+            let found = chunk.take_first(rest, values, &verify);
+            if found.is_some() {
+                return found;
+            }
+            *progress = Progress { chunk: progress.chunk + 1, rest: None };
+        }
     }
 }
 
@@ -92,6 +112,35 @@ impl Chunk {
         slots.dedup();
         let columns = slots.into_iter().map(|slot| Column::new(slot, candidates, all)).collect();
         Self { first, all, columns }
+    }
+
+    /// Leaves of `bits` those that may match.
+    fn narrow(&self, bits: &mut Bits, values: &mut Values<'_>, slots: &[LabelKey]) {
+        for column in &self.columns {
+            values.with(column.slot, slots, |value| and(bits, column.row(value)));
+            if bits.iter().all(|word| *word == 0) {
+                break;
+            }
+        }
+    }
+
+    /// The answer about the first of `bits` that there is one about; the bits up to it are cleared.
+    fn take_first<T>(
+        &self,
+        bits: &mut Bits,
+        values: &mut Values<'_>,
+        verify: impl Fn(usize, &mut Values<'_>) -> Option<T>,
+    ) -> Option<T> {
+        for (n, word) in bits.iter_mut().enumerate() {
+            while *word != 0 {
+                let at = self.first + n * 64 + word.trailing_zeros() as usize;
+                *word &= *word - 1;
+                if let Some(answer) = verify(at, values) {
+                    return Some(answer);
+                }
+            }
+        }
+        None
     }
 }
 

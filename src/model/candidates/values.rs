@@ -25,6 +25,15 @@ impl<'r> Values<'r> {
         Self { labels, asked: 0, borrowed: [None; KEPT], made: Vec::new() }
     }
 
+    /// Says what the label of this slot is, so that nobody is asked for it.
+    #[inline]
+    pub(crate) fn know(&mut self, slot: usize, value: Option<&'r str>) {
+        if let Some(place) = self.borrowed.get_mut(slot) {
+            *place = value;
+            self.asked |= 1 << slot;
+        }
+    }
+
     /// Reads the label of this slot.
     #[inline]
     pub(crate) fn with<T>(&mut self, slot: usize, slots: &[LabelKey], read: impl FnOnce(Option<&str>) -> T) -> T {
@@ -32,7 +41,7 @@ impl<'r> Values<'r> {
             return read(self.get(slots.get(slot)).as_deref());
         }
         if self.asked & 1 << slot == 0 {
-            self.ask(slot, slots);
+            return self.ask(slot, slots, read);
         }
         match self.borrowed.get(slot) {
             Some(Some(value)) => read(Some(value)),
@@ -41,21 +50,29 @@ impl<'r> Values<'r> {
         }
     }
 
+    #[inline]
     fn get(&self, label: Option<&LabelKey>) -> Option<Cow<'r, str>> {
         let label = label?;
         self.labels?.get(label.kind, &label.key)
     }
 
-    fn ask(&mut self, slot: usize, slots: &[LabelKey]) {
+    /// Reads what the request answers rather than what is kept of it, which takes its time to be there.
+    #[inline]
+    fn ask<T>(&mut self, slot: usize, slots: &[LabelKey], read: impl FnOnce(Option<&str>) -> T) -> T {
         self.asked |= 1 << slot;
         match self.get(slots.get(slot)) {
-            None => {}
+            None => read(None),
             Some(Cow::Borrowed(value)) => {
                 if let Some(place) = self.borrowed.get_mut(slot) {
                     *place = Some(value);
                 }
+                read(Some(value))
             }
-            Some(Cow::Owned(value)) => self.made.push((slot, value)),
+            Some(Cow::Owned(value)) => {
+                let answer = read(Some(&value));
+                self.made.push((slot, value));
+                answer
+            }
         }
     }
 }

@@ -80,9 +80,24 @@ impl<'a> Quota<'a> {
 /// As the conditions of rules ask. The method is found under `PATH`, a kind that rate-limit rules cannot name.
 impl Labels for Quota<'_> {
     fn get(&self, kind: LabelKind, key: &str) -> Option<Cow<'_, str>> {
-        if kind == LabelKind::Path {
-            return (!self.method.is_empty()).then_some(Cow::Borrowed(self.method));
+        match kind {
+            LabelKind::Path => self.called().map(Cow::Borrowed),
+            LabelKind::Custom | LabelKind::CallerService => self.get_or_instead(kind, key),
+            // Handed on as it comes: to look into it would mean to copy it, at each label of each call.
+            _ => self.labels?.get(kind, key),
         }
+    }
+}
+
+impl<'a> Quota<'a> {
+    /// What is called, if that is said.
+    #[inline]
+    pub(crate) fn called(&self) -> Option<&'a str> {
+        (!self.method.is_empty()).then_some(self.method)
+    }
+
+    /// A label that is found elsewhere where the labels do not say it.
+    fn get_or_instead(&self, kind: LabelKind, key: &str) -> Option<Cow<'a, str>> {
         if let Some(value) = self.labels.and_then(|labels| labels.get(kind, key)) {
             return Some(value);
         }

@@ -24,12 +24,14 @@ use crate::registry::Watch;
 
 /// How often what is forgotten is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Between two rounds of dealing, each of which looks at everything: new labels may come by the thousand.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// One service of limiters.
 #[derive(Debug, Default)]
 pub(super) struct Cluster {
-    /// What is to be counted from now on.
-    added: Mutex<Vec<Arc<Counted>>>,
+    /// What is to be counted.
+    all: Mutex<Vec<Arc<Counted>>>,
     notify: Notify,
     started: AtomicBool,
     /// The nodes that are not reached, and why.
@@ -48,7 +50,7 @@ struct Nodes {
 
 impl Cluster {
     pub(super) fn add(&self, counted: Counted) {
-        self.added().push(Arc::new(counted));
+        self.all().push(Arc::new(counted));
         self.notify.notify_one();
     }
 
@@ -68,9 +70,16 @@ impl Cluster {
         failing.values().next().cloned()
     }
 
-    fn added(&self) -> MutexGuard<'_, Vec<Arc<Counted>>> {
-        // A list that only grows until it is taken: a panic cannot leave it half changed.
-        self.added.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is to be counted and not forgotten.
+    fn alive(&self) -> Vec<Arc<Counted>> {
+        let mut all = self.all();
+        all.retain(|counted| !counted.is_forgotten());
+        all.clone()
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Counted>>> {
+        // Single additions and removals: a panic cannot leave it half changed.
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,25 +91,29 @@ pub(super) async fn run(shared: Arc<Shared>, named: Named, cluster: Arc<Cluster>
         Named::Given => (None, given(&shared.options.limiter_addresses)),
     };
     let mut assigned: HashMap<ServerAddr, Assigned> = HashMap::new();
-    let mut all: Vec<Arc<Counted>> = Vec::new();
     loop {
         tokio::select! {
-            () = cluster.notify.notified() => all.append(&mut cluster.added()),
+            () = cluster.notify.notified() => {}
             found = next(&mut watch) => match found {
-                // Who cannot be reached any more is still better than nobody: no limiters take none away.
-                Ok(Some(found)) => nodes = Some(found),
+                Ok(Some(found)) => {
+                    if nodes.replace(found).is_none() {
+                        shared.troubles.set(&trouble, None);
+                    }
+                }
                 Err(error) if nodes.is_none() => shared.troubles.set(&trouble, Some(error)),
+                Ok(None) if nodes.is_none() => shared.troubles.set(&trouble, Some(alone(nobody()))),
+                // Who cannot be reached any more is still better than nobody: no limiters take none away.
                 Ok(None) | Err(_) => {}
             },
             () = tokio::time::sleep(SWEEP) => {}
         }
-        all.retain(|counted| !counted.is_forgotten());
         let Some(nodes) = &nodes else { continue };
         let mut dealt: HashMap<ServerAddr, Vec<Arc<Counted>>> = HashMap::new();
-        for counted in &all {
-            dealt.entry(nodes.of(counted.hash)).or_default().push(Arc::clone(counted));
+        for counted in cluster.alive() {
+            dealt.entry(nodes.of(counted.hash)).or_default().push(counted);
         }
-        assigned.retain(|server, _| dealt.contains_key(server));
+        // A task that is gone, which only a panic can bring about, is made anew.
+        assigned.retain(|server, told| dealt.contains_key(server) && !told.is_closed());
         for (server, counted) in dealt {
             let same = |now: &Arc<[Arc<Counted>]>| {
                 now.len() == counted.len() && now.iter().zip(&counted).all(|(a, b)| Arc::ptr_eq(a, b))
@@ -118,6 +131,7 @@ pub(super) async fn run(shared: Arc<Shared>, named: Named, cluster: Arc<Cluster>
                 assigned.send_replace(counted.into());
             }
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -178,6 +192,10 @@ impl fmt::Debug for Nodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Nodes").field("nodes", &self.subset.len()).finish_non_exhaustive()
     }
+}
+
+fn nobody() -> Error {
+    Error::new(ErrorKind::NoInstances, "no instance of limiters is healthy, not isolated and speaks gRPC")
 }
 
 /// Why limits are those of this process alone.

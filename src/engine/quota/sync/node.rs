@@ -1,6 +1,6 @@
 //! One limiter: a stream to it, as long as it counts something.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use crate::engine::quota::sync::cluster::{Cluster, alone};
 use crate::engine::quota::sync::{Bell, Counted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limit::limiter::Clock;
-use crate::limit::shares::Listener;
 use crate::model::key::ServiceEventKey;
 use crate::model::limiter::QuotaTarget;
 use crate::model::limiter_answer::{LimiterAnswer, LimiterCode, LimiterRefusal};
@@ -26,16 +25,16 @@ use crate::util::deadline::after;
 const TICK: Duration = Duration::from_millis(10);
 /// What is due within so long is looked at together.
 const GRAIN: Duration = Duration::from_millis(5);
+/// The more there are, the more are looked at together: every look costs all of them a little.
+const MANY: usize = 2_000;
 /// How often the limiter is asked for its time.
 const TIME: Duration = Duration::from_secs(30);
 /// How long it may take to say it, and to answer at all.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Before a target that was refused is asked for again.
+/// Before a target that was refused, or of which nothing was said, is asked for again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// The shortest and the longest pause before another stream: within two windows of a second all must be well again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// A stream without anything to count is kept for so long.
-const IDLE: Duration = Duration::from_secs(10);
 
 type Told = watch::Receiver<Arc<[Arc<Counted>]>>;
 
@@ -58,8 +57,8 @@ struct Session {
     client_key: u32,
     /// Since when an answer is waited for.
     asked: Option<Instant>,
-    /// What was asked for and is not answered yet.
-    joining: HashSet<QuotaTarget>,
+    /// What was asked for and is not answered yet, and until when it is not asked for again.
+    joining: HashMap<QuotaTarget, Instant>,
     next_time: Instant,
     /// When to look whether calls go on.
     tick: Option<Instant>,
@@ -72,13 +71,14 @@ impl Node {
         server: ServerAddr,
         trouble: ServiceEventKey,
     ) -> Self {
+        let books = Books::default();
         Self {
             shared,
             cluster,
             server,
             trouble,
-            books: Books::default(),
-            bell: Arc::default(),
+            bell: books.bell(),
+            books,
             refused: HashMap::new(),
             backoff: Backoff::new(PAUSES.0, PAUSES.1),
         }
@@ -95,8 +95,7 @@ impl Node {
                 continue;
             }
             match self.stream(&mut told).await {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::Closed => break,
                 Err(error) => {
                     self.books.lost(self.now());
@@ -104,7 +103,7 @@ impl Node {
                     let pause = self.backoff.next_delay(&mut rand::rng());
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        told = told.changed() => if told.is_err() { break },
+                        () = ended(&mut told) => break,
                     }
                 }
             }
@@ -113,32 +112,27 @@ impl Node {
         self.set_failing(None);
     }
 
-    /// Keeps a stream as long as there is something to count; whether there may be more to come.
-    async fn stream(&mut self, told: &mut Told) -> Result<bool> {
+    /// Keeps a stream until nobody tells what to count any more.
+    async fn stream(&mut self, told: &mut Told) -> Result<()> {
         let offset = self.measure().await?;
         self.books.set_offset(offset, self.now());
         let stream = self.shared.transport.limiter(&self.server).await?;
         let next_time = after(Instant::now(), TIME);
         let mut session =
-            Session { stream, client_key: 0, asked: None, joining: HashSet::new(), next_time, tick: None };
-        let mut idle_until = after(Instant::now(), IDLE);
+            Session { stream, client_key: 0, asked: None, joining: HashMap::new(), next_time, tick: None };
         loop {
             self.speak(&mut session);
-            let now = Instant::now();
-            if !self.books.is_empty() {
-                idle_until = after(now, IDLE);
-            } else if now >= idle_until {
-                return Ok(true);
-            }
-            let wake = self.wake_at(&session, now).min(idle_until);
+            let wake = self.wake_at(&session, Instant::now());
             tokio::select! {
+                // In this order: what was answered in time counts, however late it is looked at.
+                biased;
                 answer = session.stream.answer() => {
                     session.asked = None;
                     self.hear(&mut session, answer?)?;
                 }
                 changed = told.changed() => {
                     if changed.is_err() {
-                        return Ok(false);
+                        return Ok(());
                     }
                     self.assign(told);
                 }
@@ -167,11 +161,13 @@ impl Node {
         let (now, client) = (self.now(), &self.shared.options.client_id);
         let instant = Instant::now();
         self.refused.retain(|_, until| *until > instant);
+        session.joining.retain(|_, until| *until > instant);
         let refused = &self.refused;
-        let joins = self.books.to_join(|target| session.joining.contains(target) || refused.contains_key(target));
+        let joins = self.books.to_join(|target| session.joining.contains_key(target) || refused.contains_key(target));
         if !joins.is_empty() {
             session.asked.get_or_insert(instant);
-            session.joining.extend(joins.iter().map(|join| join.target.clone()));
+            let again = after(instant, REFUSED_PAUSE);
+            session.joining.extend(joins.iter().map(|join| (join.target.clone(), again)));
             for target in session.stream.join(client, &joins) {
                 session.joining.remove(&target);
                 self.refused.insert(target, after(instant, Duration::MAX));
@@ -185,28 +181,35 @@ impl Node {
 
     fn hear(&mut self, session: &mut Session, answer: LimiterAnswer) -> Result<()> {
         let now = self.now();
+        // An answer that names no time is of now.
+        let time = |timestamp: i64| if timestamp > 0 { timestamp } else { self.books.server_millis(now) };
         match answer {
             LimiterAnswer::Joined { client_key, timestamp, results } => {
+                let timestamp = time(timestamp);
                 if client_key != 0 {
                     session.client_key = client_key;
                 }
+                let mut refused = None;
                 for (target, result) in results {
                     session.joining.remove(&target);
                     match result {
                         Ok(counters) => self.books.joined(&target, &counters, timestamp, now),
                         Err(refusal) if refusal.code == LimiterCode::OTHER_CLIENT => return Err(self.error(refusal)),
                         Err(refusal) => {
-                            tracing::warn!(server = %self.server, service = %target.service, labels = %target.labels, %refusal, "a shared quota is counted by this process alone");
+                            refused = Some(self.error(refusal));
                             self.refused.insert(target, after(Instant::now(), REFUSED_PAUSE));
                         }
                     }
                 }
                 self.backoff.reset();
-                self.set_failing(None);
+                // One that was refused before, and is not asked for yet, is as bad as one that was just now.
+                if refused.is_some() || self.refused.is_empty() {
+                    self.set_failing(refused);
+                }
             }
-            LimiterAnswer::Left { timestamp, lefts } => self.books.left(&lefts, timestamp, now),
+            LimiterAnswer::Left { timestamp, lefts } => self.books.left(&lefts, time(timestamp), now),
             LimiterAnswer::Refused { refusal, timestamp, lefts } if refusal.code == LimiterCode::COUNTER_GONE => {
-                self.books.refused(&lefts, timestamp, now);
+                self.books.refused(&lefts, time(timestamp), now);
             }
             LimiterAnswer::Refused { refusal, .. } => return Err(self.error(refusal)),
             LimiterAnswer::Other => {}
@@ -225,7 +228,7 @@ impl Node {
         let due = due.map(|due| self.shared.clock.instant(due.saturating_mul(1_000)));
         let wake = [overdue, due, session.tick].into_iter().flatten().fold(session.next_time, Instant::min);
         // A thousand quotas are due at a thousand moments, and looked at all at once a few of them.
-        wake.max(now + GRAIN)
+        wake.max(now + GRAIN * u32::try_from(1 + self.books.len() / MANY).unwrap_or(u32::MAX))
     }
 
     /// By how many microseconds the limiter's clock is ahead of ours.
@@ -240,12 +243,8 @@ impl Node {
 
     fn assign(&mut self, told: &mut Told) {
         let all = Arc::clone(&told.borrow_and_update());
-        let now = self.now();
-        self.books.assign(&all, now);
-        for counted in &*all {
-            let bell = Arc::clone(&self.bell) as Arc<dyn Listener>;
-            counted.with(|shares| shares.listen(bell));
-        }
+        self.books.assign(&all, self.now());
+        self.refused.retain(|target, _| self.books.counts(target));
     }
 
     fn now(&self) -> u64 {
@@ -256,4 +255,9 @@ impl Node {
         let of_all = self.cluster.note(&self.server, error);
         self.shared.troubles.set(&self.trouble, of_all.map(alone));
     }
+}
+
+/// Until nobody tells what to count any more.
+async fn ended(told: &mut Told) {
+    while told.changed().await.is_ok() {}
 }
