@@ -368,6 +368,81 @@ async fn a_permit_counts_until_it_is_dropped_also_with_the_future_that_holds_it(
     assert_eq!(passes(&handle, &Quota::new(), 9), 9);
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_several_paces_each_has_its_own_place_back_and_the_slowest_is_the_one_that_queues() {
+    let paced = |priority: u32, calls: u32| {
+        json!({"priority": priority, "action": "UNIRATE", "max_queue_delay": 10,
+            "amounts": [{"maxAmount": calls, "validDuration": "1s"}]})
+    };
+    let none = json!({"priority": 9, "method": exact("/none"), "amounts": [{"maxAmount": 0, "validDuration": "1s"}]});
+    // More of them than places that are kept without allocating.
+    let rules: Vec<_> = (0..6).map(|n| ("paced", paced(n, [100, 50, 20, 10, 1, 5][n as usize]))).collect();
+    let (_server, _context, handle) = limited(&[rules, vec![("none", none)]].concat()).await;
+    drop(granted(handle.check(&Quota::new())));
+    for _ in 0..3 {
+        assert_eq!(refuser(&handle, &Quota::new().method("/none")).as_deref(), Some("none"));
+        let Decision::Wait(ticket) = handle.check(&Quota::new()).unwrap() else { panic!("it is early") };
+        assert!(ticket.wait() > SECOND / 2 && ticket.wait() <= SECOND, "{:?}", ticket.wait());
+        let held: Vec<_> = handle.usage().iter().map(|rule| rule.passed).collect();
+        assert_eq!(held, [2, 2, 2, 2, 2, 2, 0]);
+    }
+    let usage: Vec<_> = handle.usage().iter().map(|rule| (rule.passed, rule.queued)).collect();
+    assert_eq!(usage, [(1, 0), (1, 0), (1, 0), (1, 0), (1, 3), (1, 0), (0, 0)]);
+    tokio::time::advance(SECOND).await;
+    drop(granted(handle.check(&Quota::new())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_has_no_window_for_a_call_leaves_what_the_others_counted_to_be_given_back() {
+    let paced = |priority: u32, fields: Value| {
+        let mut rule = json!({"priority": priority, "action": "UNIRATE", "max_queue_delay": 10});
+        rule.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        rule
+    };
+    let apart = json!([{"type": "HEADER", "key": "uid", "value": {"type": "REGEX", "value": "."}}]);
+    let slow = json!({"arguments": apart, "amounts": [{"maxAmount": 1, "validDuration": "3600s"}]});
+    let none = json!({"priority": 2, "method": exact("/none"), "amounts": [{"maxAmount": 0, "validDuration": "1s"}]});
+    let server = Server::in_memory();
+    for (name, fields) in [("apart", paced(0, slow)), ("together", paced(1, json!({}))), ("none", none)] {
+        server.rule(RuleKind::RateLimit, rule(name, &fields)).unwrap();
+    }
+    let context = server.builder().set("provider.rateLimit.maxWindowCount", "1").build().unwrap();
+    let handle = context.limiter().service(PAY);
+    handle.ready().await.unwrap();
+    let [one, two] = ["1", "2"].map(|uid| LabelSet::new().header("uid", uid));
+    drop(granted(handle.check(&Quota::new().labels(&one))));
+    tokio::time::advance(2 * SECOND).await;
+    assert_eq!(refuser(&handle, &Quota::new().method("/none").labels(&two)).as_deref(), Some("none"));
+    drop(granted(handle.check(&Quota::new().labels(&two))));
+    // What queues and gives up leaves the place behind it as well.
+    let Decision::Wait(ticket) = handle.check(&Quota::new().labels(&two)).unwrap() else { panic!("it is early") };
+    assert!(ticket.wait() > SECOND / 2);
+    drop(ticket);
+    tokio::time::advance(SECOND).await;
+    drop(granted(handle.check(&Quota::new())));
+    let passed: Vec<_> = handle.usage().iter().map(|rule| (rule.passed, rule.windows)).collect();
+    assert_eq!(passed, [(1, 1), (3, 1), (0, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_under_way_in_all_rules_that_limit_such_calls_and_in_none_if_one_refuses_it() {
+    let most = |priority: u32, calls: u32| {
+        json!({"priority": priority, "resource": "CONCURRENCY",
+            "amounts": [{"maxAmount": calls, "validDuration": "1s"}]})
+    };
+    let none = json!({"priority": 9, "method": exact("/none"), "amounts": [{"maxAmount": 0, "validDuration": "1s"}]});
+    let (_server, _context, handle) =
+        limited(&[("four", most(0, 4)), ("two", most(1, 2)), ("three", most(2, 3)), ("none", none)]).await;
+    for round in 1..9 {
+        assert_eq!(refuser(&handle, &Quota::new().method("/none")).as_deref(), Some("none"));
+        let permits: Vec<_> = (0..2).map(|_| granted(handle.check(&Quota::new()))).collect();
+        assert_eq!(refuser(&handle, &Quota::new()).as_deref(), Some("two"));
+        let passed: Vec<_> = handle.usage().iter().map(|rule| rule.passed).collect();
+        assert_eq!(passed, [2 * round, 2 * round, 2 * round, 0]);
+        drop(permits);
+    }
+}
+
 // === rules that change, and that cannot be had
 
 #[tokio::test(start_paused = true)]

@@ -10,95 +10,17 @@
     reason = "a test may panic"
 )]
 
+#[path = "support/sharing.rs"]
+mod sharing;
 mod support;
 
 use std::time::Duration;
 
-use polarismesh::testing::{Rpc, Server, Skew};
-use polarismesh::{ContextState, Decision, LabelSet, LimitHandle, Quota, RuleKind, SdkContext};
-use serde_json::{Value, json};
+use polarismesh::testing::{Rpc, Skew};
+use polarismesh::{ContextState, LabelSet, Quota};
+use serde_json::json;
+use sharing::{Client, MILLI, SECOND, clients, passed, server, window, within};
 use support::eventually;
-use tokio::time::Instant;
-
-const PAY: (&str, &str) = ("default", "payments");
-const SECOND: Duration = Duration::from_secs(1);
-const MILLI: Duration = Duration::from_millis(1);
-
-/// A global rule for calls to `PAY` with so many calls a second; `fields` beside.
-fn rule(calls: u32, fields: &Value) -> String {
-    let mut rule = json!({"name": "shared", "namespace": PAY.0, "service": PAY.1, "type": "GLOBAL",
-        "amounts": [{"maxAmount": calls, "validDuration": "1s"}]});
-    for (field, value) in fields.as_object().unwrap() {
-        rule[field] = value.clone();
-    }
-    rule.to_string()
-}
-
-fn server(calls: u32, fields: &Value) -> Server {
-    let server = Server::in_memory();
-    server.host_limiter();
-    server.rule(RuleKind::RateLimit, rule(calls, fields)).unwrap();
-    server
-}
-
-/// A client of the server, counted along by the limiter.
-struct Client {
-    context: SdkContext,
-    handle: LimitHandle,
-}
-
-impl Client {
-    async fn new(server: &Server) -> Self {
-        Self::of(server.context().unwrap()).await
-    }
-
-    async fn of(context: SdkContext) -> Self {
-        let handle = context.limiter().service(PAY);
-        handle.ready().await.unwrap();
-        Self { context, handle }
-    }
-
-    fn passes(&self, quota: &Quota<'_>) -> bool {
-        matches!(self.handle.check(quota).unwrap(), Decision::Granted(_))
-    }
-}
-
-async fn clients(server: &Server, count: usize) -> Vec<Client> {
-    let mut clients = Vec::new();
-    for _ in 0..count {
-        clients.push(Client::new(server).await);
-    }
-    for client in &clients {
-        client.passes(&Quota::new());
-    }
-    let joined = async || server.limiter_counters().first().is_some_and(|counter| counter.clients == count);
-    eventually("all have joined", 3 * SECOND, joined).await;
-    clients
-}
-
-/// How many calls pass in `length` if each client asks every `pause`.
-async fn passed(clients: &[Client], pause: Duration, length: Duration) -> Vec<usize> {
-    let began = Instant::now();
-    let mut passed = vec![0; clients.len()];
-    while began.elapsed() < length {
-        for (client, passed) in clients.iter().zip(&mut passed) {
-            *passed += usize::from(client.passes(&Quota::new()));
-        }
-        tokio::time::sleep(pause).await;
-    }
-    passed
-}
-
-/// Sleeps until `beside`, and from then on until a window of the limiter is about to begin.
-async fn window(server: &Server, beside: Duration) {
-    tokio::time::sleep(beside).await;
-    let into = Duration::from_nanos(server.limiter_clock().subsec_nanos().into());
-    tokio::time::sleep(SECOND.checked_sub(into).unwrap()).await;
-}
-
-fn within(passed: usize, quota: usize, least: usize, most: usize) -> bool {
-    (quota * least / 100..=quota * most / 100).contains(&passed)
-}
 
 #[tokio::test(start_paused = true)]
 async fn ten_clients_share_one_quota_and_use_it_up() {

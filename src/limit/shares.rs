@@ -78,8 +78,14 @@ impl Shares {
 
     /// Has somebody told of the next use, and of each first one after it was [asked](Self::was_used) for. Whoever was told
     /// before is not any more.
-    pub(crate) fn listen(&self, listener: Arc<dyn Listener>) {
-        *self.listener() = Some(listener);
+    pub(crate) fn listen<L: Listener + 'static>(&self, listener: &Arc<L>, now: u64) {
+        let mut told = self.listener();
+        if !is(told.as_ref(), listener) {
+            // What another limiter counted, this one does not know.
+            self.all.iter().for_each(|(_, share)| share.unanswered(now));
+            *told = Some(Arc::clone(listener) as Arc<dyn Listener>);
+        }
+        drop(told);
         self.used.store(false, Ordering::Release);
     }
 
@@ -87,7 +93,7 @@ impl Shares {
     pub(crate) fn leave<L: Listener + 'static>(&self, listener: &Arc<L>, now: u64) {
         // Held until it is done, so that who listens next joins it afterwards.
         let told = self.listener();
-        if told.as_ref().is_some_and(|told| std::ptr::addr_eq(Arc::as_ptr(told), Arc::as_ptr(listener))) {
+        if is(told.as_ref(), listener) {
             self.all.iter().for_each(|(_, share)| share.unanswered(now));
         }
     }
@@ -132,5 +138,95 @@ impl Shares {
         }
         let longest = self.all.iter().map(|(total, _)| micros(Duration::from_secs(total.seconds.into()))).max();
         now.saturating_sub(self.quiet_since.load(Ordering::Relaxed)) > longest.unwrap_or_default() + LINGER
+    }
+}
+
+fn is<L>(told: Option<&Arc<dyn Listener>>, listener: &Arc<L>) -> bool {
+    told.is_some_and(|told| std::ptr::addr_eq(Arc::as_ptr(told), Arc::as_ptr(listener)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[derive(Debug, Default)]
+    struct Told(AtomicUsize);
+
+    impl Listener for Told {
+        fn used(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So many calls in each of these times, on its own.
+    fn shares(amounts: &[(u32, u64)]) -> Shares {
+        let amount = |(calls, within): &(u32, u64)| Amount { calls: *calls, within: Duration::from_secs(*within) };
+        let amounts: Vec<_> = amounts.iter().map(amount).collect();
+        Shares::new(&amounts, &Shared { per_client: false, pass_alone: false, limiter: None }, 1)
+    }
+
+    /// How many of nine calls pass.
+    fn passes(shares: &Shares, now: u64) -> usize {
+        (0..9).filter(|_| shares.take(now).is_ok()).count()
+    }
+
+    #[test]
+    fn what_one_amount_refuses_the_others_do_not_count() {
+        let shares = shares(&[(5, 60), (2, 1)]);
+        let passed = [10, 11, 12, 13].map(|second| passes(&shares, second * SECOND));
+        assert_eq!(passed, [2, 2, 1, 0]);
+        assert_eq!(shares.calls(), 5);
+        let Err(Some(wait)) = shares.take(14 * SECOND) else { panic!("the longer one is used up") };
+        assert_eq!(wait, Duration::from_secs(46));
+    }
+
+    #[test]
+    fn nothing_passes_where_the_amount_is_nothing() {
+        assert_eq!(shares(&[(0, 1)]).take(SECOND), Err(None));
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again_of_each_amount() {
+        let shares = shares(&[(3, 60), (2, 1)]);
+        assert_eq!(passes(&shares, 10 * SECOND), 2);
+        shares.give_back(10 * SECOND);
+        assert_eq!(shares.calls(), 1);
+        assert_eq!((passes(&shares, 10 * SECOND), passes(&shares, 11 * SECOND)), (1, 1));
+        assert_eq!(shares.calls(), 3);
+    }
+
+    #[test]
+    fn of_each_first_use_after_it_was_asked_for_the_listener_is_told_and_the_last_one_is_it() {
+        let shares = shares(&[(1, 1)]);
+        passes(&shares, SECOND);
+        let [one, two] = [(); 2].map(|()| Arc::new(Told::default()));
+        let listens = |told: &Arc<Told>| is(shares.listener().as_ref(), told);
+        assert!(!listens(&one));
+        shares.listen(&one, SECOND);
+        assert!(listens(&one) && !listens(&two) && !shares.was_used());
+        for round in 1..4 {
+            passes(&shares, SECOND);
+            assert_eq!(one.0.load(Ordering::Relaxed), round, "refused calls are use, too");
+            assert!(shares.was_used() && !shares.was_used());
+        }
+        shares.listen(&two, SECOND);
+        passes(&shares, SECOND);
+        assert_eq!((one.0.load(Ordering::Relaxed), two.0.load(Ordering::Relaxed)), (3, 1));
+        assert!(listens(&two) && !listens(&one));
+    }
+
+    #[test]
+    fn it_is_idle_when_nobody_asked_for_longer_than_its_longest_amount() {
+        let shares = shares(&[(1, 60), (1, 1)]);
+        passes(&shares, 10 * SECOND);
+        assert!(!shares.is_idle(20 * SECOND), "the first look sees the calls");
+        assert!(!shares.is_idle(81 * SECOND) && shares.is_idle(82 * SECOND));
+        // A refused call is one that was asked for.
+        assert!(shares.take(82 * SECOND).is_ok() && shares.take(82 * SECOND).is_err());
+        assert!(!shares.is_idle(100 * SECOND) && !shares.is_idle(161 * SECOND));
+        assert!(shares.take(161 * SECOND).is_ok() && !shares.is_idle(170 * SECOND) && shares.is_idle(232 * SECOND));
     }
 }

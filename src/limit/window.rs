@@ -351,6 +351,34 @@ mod tests {
     }
 
     #[test]
+    fn slices_that_began_before_a_call_was_given_back_do_not_count_it() {
+        for later in [20_000, 500_000, 900_000] {
+            let window = window(2);
+            assert_eq!((window.take(100), window.take(100)), (Ok(()), Ok(())));
+            assert!(window.take(100 + later).is_err(), "after {later}");
+            window.give_back(100);
+            window.give_back(100);
+            for now in (0..250).map(|n| 100 + later + n * 10_000) {
+                assert_eq!(window.take(now), Ok(()), "after {later} at {now}");
+                window.give_back(now);
+                assert!(window.is_idle(now), "after {later} at {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_several_who_note_what_there_was_before_a_slice_the_one_that_knows_most_is_right() {
+        let window = window(9);
+        let before = |slice: u32| window.before(slice + COVERED);
+        for (slice, calls, noted) in [(7, 10, 10), (7, 12, 12), (7, 11, 12), (7 + SLICES, 3, 3)] {
+            window.note(slice, calls, None);
+            assert_eq!(before(slice), Some(noted), "{calls} before {slice}");
+        }
+        window.note(7, 99, None);
+        assert_eq!(before(7 + SLICES), Some(3), "an older slice says nothing any more");
+    }
+
+    #[test]
     fn a_window_is_idle_when_its_calls_have_left() {
         let window = window(9);
         assert!(window.is_idle(0));

@@ -8,7 +8,7 @@
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use papaya::{Equivalent, HashMap};
 use tokio::sync::Notify;
@@ -27,6 +27,8 @@ pub(crate) struct Slot {
     pub(crate) limiter: Limiter,
     /// How many of its calls are in the sum of its rule already.
     summed: AtomicU32,
+    /// It was taken out of its table. Its memory may stay for long: tables free in batches, and only when they are changed.
+    dropped: AtomicBool,
 }
 
 /// The slots of one rule.
@@ -75,7 +77,12 @@ pub(crate) struct Combination {
 
 impl Slot {
     pub(crate) fn new(limiter: Limiter) -> Arc<Self> {
-        Arc::new(Self { limiter, summed: AtomicU32::new(0) })
+        Arc::new(Self { limiter, summed: AtomicU32::new(0), dropped: AtomicBool::new(false) })
+    }
+
+    /// Whether no call can find it any more.
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// How many calls passed since the last time that this was asked; fewer than none if some were given back.
@@ -126,6 +133,7 @@ impl Table {
             // Not `retain`: it may ask about a slot again that is moved meanwhile, and each has one place to give back.
             let is_idle = |slot: &Slot| slot.limiter.is_idle(now, clock);
             if is_idle(slot) && matches!(slots.remove_if(key, |_, slot| is_idle(slot)), Ok(Some(_))) {
+                slot.dropped.store(true, Ordering::Relaxed);
                 gone(slot);
                 self.room.leave(1);
             }

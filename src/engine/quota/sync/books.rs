@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::engine::quota::sync::{Bell, Counted};
-use crate::limit::shares::{Listener, Shares};
+use crate::limit::shares::Shares;
 use crate::model::limiter::{JoinQuota, QuotaCounter, QuotaLeft, QuotaTarget, QuotaUse};
 
 /// The most counters of one report.
@@ -47,8 +47,7 @@ impl Books {
             }
         }
         for counted in all {
-            let bell = Arc::clone(&self.bell) as Arc<dyn Listener>;
-            counted.with(|shares| shares.listen(bell));
+            counted.with(|shares| shares.listen(&self.bell, now));
         }
         self.targets = targets;
         let Self { joined, counters, .. } = self;

@@ -64,9 +64,10 @@ impl Cluster {
         // Single inserts and removals: a panic cannot leave it half changed.
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         match failed {
-            Some(error) => failing.insert(server.clone(), error),
-            None => failing.remove(server),
-        };
+            // The first reason stays: each try fails in a way of its own, and would be told as news.
+            Some(error) => drop(failing.entry(server.clone()).or_insert(error)),
+            None => drop(failing.remove(server)),
+        }
         failing.values().next().cloned()
     }
 

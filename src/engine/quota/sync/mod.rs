@@ -95,14 +95,15 @@ impl Clusters {
 impl Counted {
     /// What `then` says of its shares; none once it is forgotten.
     fn with<T>(&self, then: impl FnOnce(&Shares) -> T) -> Option<T> {
-        match &self.slot.upgrade()?.limiter {
+        let slot = self.slot.upgrade().filter(|slot| !slot.is_dropped())?;
+        match &slot.limiter {
             Limiter::Shared(shares) => Some(then(shares)),
             _ => None,
         }
     }
 
     fn is_forgotten(&self) -> bool {
-        self.slot.strong_count() == 0
+        self.slot.upgrade().is_none_or(|slot| slot.is_dropped())
     }
 }
 
