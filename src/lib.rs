@@ -13,7 +13,7 @@
 //! | balance: by weight, load or key | [`Pick::balancer`], [`Pick::hash_key`], [the policies](#policies-of-balancing) |
 //! | explain where a request goes | [`RouterApi::explain`] |
 //! | route and balance a list of your own | [`RouterApi::route`], [`RouterApi::balance`] |
-//! | limit the calls that are served | [`LimitApi`], [`LimitHandle`], [what rules mean](#limiting) |
+//! | limit the calls that are served | [`LimitApi`], [`LimitHandle`], [`RateLimitLayer`], [what rules mean](#limiting) |
 //! | plug in a router, a policy, weights | [`ServiceRouter`], [`LoadBalancer`], [`WeightAdjuster`] |
 //! | tell how a call went, retry elsewhere | [`ServiceHandle::start_call`], [`ServiceHandle::call`], [`Outcome`] |
 //! | follow a service | [`ConsumerApi::watch_instances`], [`ServiceInstances::diff`] |
