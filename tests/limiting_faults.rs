@@ -309,6 +309,7 @@ async fn a_rule_that_is_deleted_is_not_counted_any_more_and_its_stream_ends() {
     assert!(limiter.calls().is_empty(), "{:?}", limiter.calls());
     let gone = async || limiter.limiter_counters().iter().all(|counter| counter.clients == 0);
     eventually("nobody counts", 15 * SECOND, gone).await;
+    eventually("nothing is held", 90 * SECOND, async || limiter.open_connections() == 0).await;
     // Put in force again, it is counted again.
     server.rule(RuleKind::RateLimit, sharing::rule(100, &json!({}))).unwrap();
     passed(&clients, MILLI, 4 * SECOND).await;

@@ -14,6 +14,7 @@
 mod sharing;
 mod support;
 
+use std::slice;
 use std::time::Duration;
 
 use polarismesh::testing::{Rpc, Skew};
@@ -53,6 +54,39 @@ async fn a_quota_of_each_client_moves_to_those_who_need_it() {
     window(&server, 2 * SECOND).await;
     let passed = passed(&clients, MILLI, 20 * SECOND).await;
     assert!(within(passed.iter().sum(), 2_000, 90, 105), "{passed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_amount_of_a_rule_has_a_counter_and_holds() {
+    let amount = |calls: u32, within: &str| json!({"maxAmount": calls, "validDuration": within});
+    for (amounts, expected) in [
+        ([amount(50, "1s"), amount(200, "10s")], 400),
+        ([amount(20, "1s"), amount(2_000, "10s")], 400),
+        ([amount(9_000, "1s"), amount(90_000, "10s")], 20_000),
+    ] {
+        let server = server(1, &json!({ "amounts": amounts }));
+        let client = Client::new(&server).await;
+        client.passes(&Quota::new());
+        let counters = async || server.limiter_counters().len() == 2;
+        eventually("both are counted", 3 * SECOND, counters).await;
+        // Until a window of the longer one begins.
+        passed(slice::from_ref(&client), MILLI, 12 * SECOND).await;
+        while server.limiter_clock().as_secs() % 10 != 9 {
+            passed(slice::from_ref(&client), MILLI, SECOND / 2).await;
+        }
+        window(&server, Duration::ZERO).await;
+        let total = || -> Vec<_> { server.limiter_counters().into_iter().map(|counter| counter.total_used).collect() };
+        let before = total();
+        let passed = passed(slice::from_ref(&client), MILLI, 20 * SECOND).await[0];
+        assert!(within(passed, expected, 90, 105), "{passed} of {expected}");
+        tokio::time::sleep(SECOND).await;
+        let after = total();
+        assert_eq!((before.len(), after.len()), (2, 2), "neither lay idle");
+        for (before, after) in before.into_iter().zip(after) {
+            let counted = usize::try_from(after - before).unwrap();
+            assert!(within(counted, passed, 90, 105), "{counted} counted of {passed}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
