@@ -39,6 +39,7 @@ use polarismesh::{
 };
 use serde_json::{Value, json};
 use support::eventually;
+use support::limits::with_fields;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -54,12 +55,9 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A rule for calls to `SHOP`: one call in ten seconds by this process alone, or what `fields` say.
 fn rule(name: &str, fields: &Value) -> String {
-    let mut rule = json!({"name": name, "namespace": SHOP.0, "service": SHOP.1, "type": "LOCAL", "resource": "QPS",
+    let rule = json!({"name": name, "namespace": SHOP.0, "service": SHOP.1, "type": "LOCAL", "resource": "QPS",
         "action": "REJECT", "amounts": [{"maxAmount": 1, "validDuration": "10s"}]});
-    for (field, value) in fields.as_object().unwrap() {
-        rule[field] = value.clone();
-    }
-    rule.to_string()
+    with_fields(rule, fields).to_string()
 }
 
 /// A rule for calls that have this label, one for each value.

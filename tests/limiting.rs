@@ -21,6 +21,7 @@ use polarismesh::{
 };
 use serde_json::{Value, json};
 use support::eventually;
+use support::limits::with_fields;
 use tokio::time::Instant;
 
 const PAY: (&str, &str) = ("default", "payments");
@@ -28,12 +29,9 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A rule for calls to `PAY`: `fields` beside, or in place of, one call a second by this process alone.
 fn rule(name: &str, fields: &Value) -> String {
-    let mut rule = json!({"name": name, "namespace": PAY.0, "service": PAY.1, "type": "LOCAL", "resource": "QPS",
+    let rule = json!({"name": name, "namespace": PAY.0, "service": PAY.1, "type": "LOCAL", "resource": "QPS",
         "action": "REJECT", "amounts": [{"maxAmount": 1, "validDuration": "1s"}]});
-    for (field, value) in fields.as_object().unwrap() {
-        rule[field] = value.clone();
-    }
-    rule.to_string()
+    with_fields(rule, fields).to_string()
 }
 
 fn amount(calls: u32) -> Value {
@@ -395,9 +393,7 @@ async fn of_several_paces_each_has_its_own_place_back_and_the_slowest_is_the_one
 #[tokio::test(start_paused = true)]
 async fn a_rule_that_has_no_window_for_a_call_leaves_what_the_others_counted_to_be_given_back() {
     let paced = |priority: u32, fields: Value| {
-        let mut rule = json!({"priority": priority, "action": "UNIRATE", "max_queue_delay": 10});
-        rule.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        rule
+        with_fields(json!({"priority": priority, "action": "UNIRATE", "max_queue_delay": 10}), &fields)
     };
     let apart = json!([{"type": "HEADER", "key": "uid", "value": {"type": "REGEX", "value": "."}}]);
     let slow = json!({"arguments": apart, "amounts": [{"maxAmount": 1, "validDuration": "3600s"}]});

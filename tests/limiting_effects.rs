@@ -18,6 +18,7 @@ use std::time::Duration;
 use polarismesh::testing::{Rpc, Server, instance};
 use polarismesh::{Decision, LabelSet, LimitHandle, Quota, ResourceKind, RuleKind, SdkContext, ServiceKey};
 use serde_json::{Value, json};
+use support::limits::{by_user, user, with_fields};
 use support::{eventually, throughout};
 use tokio::time::Instant;
 
@@ -29,12 +30,9 @@ fn server(fields: &Value) -> Server {
     let server = Server::in_memory();
     // What a rule says of its limiter is lost on public servers.
     server.newer_kinds(true);
-    let mut rule = json!({"name": "rule", "namespace": PAY.0, "service": PAY.1, "type": "LOCAL",
+    let rule = json!({"name": "rule", "namespace": PAY.0, "service": PAY.1, "type": "LOCAL",
         "amounts": [{"maxAmount": 1, "validDuration": "1s"}]});
-    for (field, value) in fields.as_object().unwrap() {
-        rule[field] = value.clone();
-    }
-    server.rule(RuleKind::RateLimit, rule).unwrap();
+    server.rule(RuleKind::RateLimit, with_fields(rule, fields)).unwrap();
     server
 }
 
@@ -52,14 +50,8 @@ fn passes(handle: &LimitHandle, quota: &Quota<'_>) -> bool {
     matches!(handle.check(quota).unwrap(), Decision::Granted(_))
 }
 
-/// Counts the calls of each header `uid` apart.
-fn by_user() -> Value {
-    json!({"arguments": [{"type": "HEADER", "key": "uid", "value": {"type": "REGEX", "value": "."}}]})
-}
-
 fn user_passes(handle: &LimitHandle, uid: usize) -> bool {
-    let labels = LabelSet::new().header("uid", uid.to_string());
-    passes(handle, &Quota::new().labels(&labels))
+    passes(handle, &Quota::new().labels(&user(uid)))
 }
 
 // === pace
@@ -68,11 +60,8 @@ const QUEUE: &str = "provider.rateLimit.maxQueuingTime";
 
 /// How many of a hundred calls that come at once may be made now or later, at ten a second.
 async fn admitted(settings: &[(&str, &str)], fields: &Value) -> usize {
-    let mut paced = json!({"action": "UNIRATE", "amounts": [{"maxAmount": 10, "validDuration": "1s"}]});
-    for (field, value) in fields.as_object().unwrap() {
-        paced[field] = value.clone();
-    }
-    let server = server(&paced);
+    let paced = json!({"action": "UNIRATE", "amounts": [{"maxAmount": 10, "validDuration": "1s"}]});
+    let server = server(&with_fields(paced, fields));
     let context = with(&server, settings);
     let handle = handle(&context).await;
     let decisions: Vec<_> = (0..100).map(|_| handle.check(&Quota::new()).unwrap()).collect();
@@ -179,11 +168,8 @@ async fn fallback_on_exceed_window_count_says_what_becomes_of_calls_without_a_wi
 // === limiters
 
 fn global(fields: &Value) -> Server {
-    let mut global = json!({"type": "GLOBAL", "amounts": [{"maxAmount": 100, "validDuration": "1s"}]});
-    for (field, value) in fields.as_object().unwrap() {
-        global[field] = value.clone();
-    }
-    server(&global)
+    let global = json!({"type": "GLOBAL", "amounts": [{"maxAmount": 100, "validDuration": "1s"}]});
+    server(&with_fields(global, fields))
 }
 
 /// Registers the limiter of a node under this name of a service.

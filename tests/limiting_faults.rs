@@ -20,10 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use polarismesh::testing::{Rpc, Server};
-use polarismesh::{ContextState, LabelSet, Quota, RuleKind};
+use polarismesh::{ContextState, Quota, RuleKind};
 use registering::Log;
-use serde_json::{Value, json};
+use serde_json::json;
 use sharing::{Client, MILLI, SECOND, clients, host, passed, ruled, server, unhost, window, within};
+use support::limits::{by_user, user};
 use support::{eventually, throughout};
 
 const LIMITERS: (&str, &str) = ("Polaris", "polaris.limiter");
@@ -34,14 +35,8 @@ fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
-/// Counts the calls of each header `uid` apart.
-fn by_user() -> Value {
-    json!({"arguments": [{"type": "HEADER", "key": "uid", "value": {"type": "REGEX", "value": "."}}]})
-}
-
 fn user_passes(client: &Client, uid: usize) -> bool {
-    let labels = LabelSet::new().header("uid", uid.to_string());
-    client.passes(&Quota::new().labels(&labels))
+    client.passes(&Quota::new().labels(&user(uid)))
 }
 
 /// Clients of a server, counted along by the limiter of a node.

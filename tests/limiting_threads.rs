@@ -11,23 +11,23 @@
     reason = "a test may panic, and threads have no paused clock"
 )]
 
+mod support;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use polarismesh::testing::Server;
 use polarismesh::{Decision, LabelSet, LimitHandle, Quota, RuleKind, SdkContext};
 use serde_json::{Value, json};
+use support::limits::with_fields;
 
 const PAY: (&str, &str) = ("default", "payments");
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A rule for calls to `PAY`, by this process alone.
 fn rule(name: &str, priority: u32, fields: &Value) -> String {
-    let mut rule = json!({"name": name, "priority": priority, "namespace": PAY.0, "service": PAY.1, "type": "LOCAL"});
-    for (field, value) in fields.as_object().unwrap() {
-        rule[field] = value.clone();
-    }
-    rule.to_string()
+    let rule = json!({"name": name, "priority": priority, "namespace": PAY.0, "service": PAY.1, "type": "LOCAL"});
+    with_fields(rule, fields).to_string()
 }
 
 /// So many calls in an hour: how long the test takes changes nothing.

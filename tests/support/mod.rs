@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 pub mod console;
+pub mod limits;
 
 use std::future::Future;
 use std::time::Duration;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::eventually;
+use crate::support::limits::with_fields;
 
 pub const PAY: (&str, &str) = ("default", "payments");
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -24,12 +25,9 @@ pub const MILLI: Duration = Duration::from_millis(1);
 
 /// A global rule for calls to `PAY` with so many calls a second; `fields` beside.
 pub fn rule(calls: u32, fields: &Value) -> String {
-    let mut rule = json!({"name": "shared", "namespace": PAY.0, "service": PAY.1, "type": "GLOBAL",
+    let rule = json!({"name": "shared", "namespace": PAY.0, "service": PAY.1, "type": "GLOBAL",
         "amounts": [{"maxAmount": calls, "validDuration": "1s"}]});
-    for (field, value) in fields.as_object().unwrap() {
-        rule[field] = value.clone();
-    }
-    rule.to_string()
+    with_fields(rule, fields).to_string()
 }
 
 /// A server with such a rule, and no limiter.
